@@ -1,0 +1,109 @@
+"""The hot path's way to PostgreSQL: one small asynchronous pool for each event loop.
+
+Everything that is not the hot path uses the ORM. Statements here are files under `<app>/sql`,
+prepared on first use, and each call of `fetch` is one round trip and one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db import connection as django_connection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from airi_server.kernel import instance
+from airi_server.kernel.loops import PerLoop
+
+Row = tuple[Any, ...]
+Connection = psycopg.AsyncConnection[Row]
+AWAY = (psycopg.OperationalError, PoolTimeout)
+"""The database is away, busy or lost the connection; trying again later is right."""
+
+round_trips = 0
+"""Statements sent by this process, for the tests that count them."""
+
+
+def was_lost(away: Exception) -> bool:
+    """Return whether a connection died under its statement, so that the outcome is unknown.
+
+    A pool without a free connection and a lock or statement that timed out are known outcomes.
+    """
+    if isinstance(away, PoolTimeout) or not isinstance(away, psycopg.OperationalError):
+        return False
+    return away.sqlstate is None or away.sqlstate.startswith(("08", "57P"))
+
+
+def _conninfo() -> str:
+    """Return the connection string of Django's default database, test database included."""
+    database = django_connection.settings_dict
+    return psycopg.conninfo.make_conninfo(
+        dbname=database["NAME"],
+        user=database["USER"],
+        password=database["PASSWORD"],
+        host=database["HOST"],
+        port=str(database["PORT"]),
+        application_name=instance.APPLICATION_NAME,
+        connect_timeout=5,
+        options="-c lock_timeout=2s -c statement_timeout=10s -c jit=off "
+        "-c idle_in_transaction_session_timeout=10s -c timezone=UTC",
+    )
+
+
+def _new_pool() -> AsyncConnectionPool[Connection]:
+    return AsyncConnectionPool(
+        _conninfo(),
+        min_size=2,
+        max_size=settings.HOT_POOL_MAX,
+        open=False,
+        timeout=settings.HOT_POOL_TIMEOUT_S,
+        kwargs={"autocommit": True, "prepare_threshold": 0},
+        name="airi-hot",
+    )
+
+
+_pools = PerLoop(_new_pool)
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[Connection]:
+    """Lend a connection in autocommit mode.
+
+    Raises:
+        PoolTimeout, psycopg.OperationalError: The database is away or busy; nothing was sent.
+    """
+    pool = _pools.get()
+    if pool.closed:
+        await pool.open()
+    async with pool.connection() as lent:
+        yield lent
+
+
+async def execute(lent: Connection, sql: str, params: Mapping[str, Any]) -> list[Row]:
+    """Run one prepared statement, which is its own transaction, and return every row."""
+    global round_trips  # noqa: PLW0603  a process-wide count is what the tests assert
+    round_trips += 1
+    cursor = await lent.execute(sql.encode(), params, prepare=True)
+    return await cursor.fetchall() if cursor.description else []
+
+
+async def fetch(sql: str, params: Mapping[str, Any]) -> list[Row]:
+    """Read in one round trip; once more if the connection turns out to be dead.
+
+    Only for statements that may run twice: a lost connection hides whether the first ran.
+    """
+    try:
+        async with connection() as lent:
+            return await execute(lent, sql, params)
+    except psycopg.OperationalError:
+        async with connection() as lent:
+            return await execute(lent, sql, params)
+
+
+async def close() -> None:
+    """Close this loop's pool; called once, at shutdown."""
+    if pool := _pools.pop():
+        await pool.close()

@@ -1,0 +1,51 @@
+"""One JSON object per line on stderr, with the request id on every line of a request.
+
+Messages are constant text; facts travel in `extra`. Secrets, prompts and upstream bodies are
+never given to a logger, and anything that looks like a key is cut out here all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from airi_server.kernel import context
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_SECRET = re.compile(r"(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+|(?i:(bearer\s+)\S+)")
+_UNFINISHED = "ASGI callable returned without completing response."
+
+
+def redact(text: str) -> str:
+    """Return `text` with API keys and bearer tokens cut off after a recognizable start."""
+    return _SECRET.sub(lambda match: f"{match[1] or match[2]}…", text)
+
+
+class JSONFormatter(logging.Formatter):
+    """Render a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := context.request_id.get():
+            line["request_id"] = request_id
+        line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
+        return redact(orjson.dumps(line, default=str).decode())
+
+
+class AbortedStreamFilter(logging.Filter):
+    """Drop the line uvicorn writes when a broken stream is cut off on purpose."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != _UNFINISHED

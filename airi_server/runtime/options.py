@@ -1,0 +1,138 @@
+"""Operator settings: typed, bounded, kept in PostgreSQL, changed while the server runs.
+
+Each app defines its own in its `options` module; the names and defaults are the contract's
+(§11.1). A value is read with `option.current()` on the hot path, from the process copy, and with
+`option.read()` in synchronous code, from the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+import orjson
+from django.db import transaction
+from pydantic import TypeAdapter, ValidationError
+
+from airi_server.kernel import database
+from airi_server.kernel.errors import DomainError, InvalidRequest, Unavailable
+from airi_server.runtime import published
+from airi_server.runtime.models import OptionRevision
+
+T = TypeVar("T")
+UNSET: Final[Any] = object()
+NEWEST_SQL: Final = (
+    "SELECT DISTINCT ON (name) name, value::text FROM config_kv ORDER BY name, id DESC"
+)
+
+
+class ConfigNotSet(Unavailable):
+    """A required operator setting has no value yet."""
+
+    code = "CONFIG_NOT_SET"
+
+
+class UnknownOption(DomainError):
+    """No setting of that name exists."""
+
+    code = "NOT_FOUND"
+    status = 404
+
+
+@dataclass(frozen=True)
+class Option(Generic[T]):
+    """One setting. `default` is `UNSET` where an operator has to decide first."""
+
+    name: str
+    adapter: TypeAdapter[T]
+    default: T
+    help: str
+    after_change: list[Callable[[str, datetime], None]] = field(default_factory=list)
+
+    def parse(self, value: Any) -> T:
+        """Validate a JSON value strictly: a boolean is not a number, ranges hold.
+
+        Raises:
+            InvalidRequest: The value does not fit; `details` lists where and why.
+        """
+        try:
+            return self.adapter.validate_json(orjson.dumps(value), strict=True)
+        except (ValidationError, TypeError) as invalid:
+            reasons = invalid.errors() if isinstance(invalid, ValidationError) else []
+            raise InvalidRequest(
+                f"{self.name}: " + ("; ".join(r["msg"] for r in reasons) or "not JSON"),
+                details=[
+                    {"path": ".".join(map(str, r["loc"])), "message": r["msg"]} for r in reasons
+                ],
+            ) from invalid
+
+    def current(self) -> T:
+        """Return the value in force on the hot path.
+
+        Raises:
+            ConfigNotSet: It has neither a value nor a default.
+        """
+        return self._or_default(_copies.current().get(self.name, UNSET))
+
+    def read(self) -> T:
+        """Return the value in force, from the database.
+
+        Raises:
+            ConfigNotSet: It has neither a value nor a default.
+        """
+        newest = OptionRevision.objects.filter(name=self.name).order_by("-id").first()
+        return self._or_default(self.parse(newest.value) if newest else UNSET)
+
+    def _or_default(self, value: Any) -> T:
+        found: T = self.default if value is UNSET else value
+        if found is UNSET:
+            raise ConfigNotSet("Service configuration is incomplete")
+        return found
+
+
+REGISTRY: Final[dict[str, Option[Any]]] = {}
+
+
+def define(name: str, annotation: Any, *, default: Any = UNSET, help: str) -> Option[Any]:  # noqa: A002  the admin's word for it
+    """Declare a setting; its bounds live in the annotation."""
+    option: Option[Any] = Option(name, TypeAdapter(annotation), default, help)
+    REGISTRY[name] = option
+    return option
+
+
+def put(name: str, value: Any, *, by: str, at: datetime, note: str = "") -> OptionRevision:
+    """Give a setting a new value; the next request on every instance uses it.
+
+    Putting the value already in force changes nothing and returns the revision that set it.
+
+    Raises:
+        UnknownOption: There is no such setting.
+        InvalidRequest: The value is out of range or of the wrong type. Nothing was written.
+    """
+    option = REGISTRY.get(name)
+    if option is None:
+        raise UnknownOption(f"There is no setting {name}.")
+    option.parse(value)
+    with transaction.atomic():
+        newest = OptionRevision.objects.filter(name=name).order_by("-id").first()
+        if newest is not None and newest.value == value:
+            return newest
+        revision = OptionRevision.objects.create(
+            name=name, value=value, note=note, changed_by=by, changed_at=at
+        )
+        published.announce("options")
+        for follow in option.after_change:
+            follow(by, at)
+    return revision
+
+
+async def _load() -> dict[str, Any]:
+    rows = await database.fetch(NEWEST_SQL, {})
+    return {
+        name: REGISTRY[name].parse(orjson.loads(value)) for name, value in rows if name in REGISTRY
+    }
+
+
+_copies: published.Published[dict[str, Any]] = published.Published("options", _load)

@@ -1,0 +1,155 @@
+"""Settings every environment shares. No secret has a default here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airi_server import env
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+VERSION = "0.1.0"
+
+SECRET_KEY = env.text("SECRET_KEY")
+DEBUG = False
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
+ADDITIONAL_TRUSTED_ORIGINS = env.origins("ADDITIONAL_TRUSTED_ORIGINS")
+
+FIRST_PARTY_APPS = ["airi_server.runtime", "accounts", "billing", "llmrouter"]
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    *FIRST_PARTY_APPS,
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "airi_server.urls"
+ASGI_APPLICATION = "airi_server.asgi.application"
+AUTH_USER_MODEL = "accounts.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTHENTICATION_BACKENDS = ["accounts.backends.AccountBackend"]
+# E-mails are unique case-insensitively, by a constraint on their lower case.
+SILENCED_SYSTEM_CHECKS = ["auth.W004"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 8},
+    },
+]
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+STATIC_URL = "/static/"
+STATIC_ROOT: Path | None = BASE_DIR / "staticfiles"
+APPEND_SLASH = False
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+# --- Storage ------------------------------------------------------------------------------
+
+_database = urlsplit(env.url("DATABASE_URL", schemes=("postgresql", "postgres")))
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(_database.path.lstrip("/")),
+        "USER": unquote(_database.username or ""),
+        "PASSWORD": unquote(_database.password or ""),
+        "HOST": _database.hostname or "",
+        "PORT": _database.port or 5432,
+        # Threads come and go under ASGI, so connections belong to a pool, not to a thread.
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": {
+            "pool": {"min_size": 0, "max_size": env.integer("DB_POOL_MAX", default=10)},
+            "options": "-c lock_timeout=2s -c statement_timeout=60s",
+        },
+    }
+}
+# The asynchronous pool of the hot path; group commit needs few connections (docs/hotpath).
+HOT_POOL_MAX = env.integer("HOT_POOL_MAX", default=16, minimum=4, maximum=64)
+HOT_POOL_TIMEOUT_S = env.integer("HOT_POOL_TIMEOUT_S", default=2, maximum=60)
+
+REDIS_URL = env.url("REDIS_URL", schemes=("redis", "rediss"))
+REDIS_PREFIX = env.text("REDIS_PREFIX", "airi")
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"{REDIS_PREFIX}:cache",
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": 1,
+            "SOCKET_TIMEOUT": 0.5,
+            "IGNORE_EXCEPTIONS": True,
+        },
+    }
+}
+
+# --- The gateway --------------------------------------------------------------------------
+
+LLM_ROUTER_MASTER_KEY = env.text("LLM_ROUTER_MASTER_KEY")
+LLM_ROUTER_MASTER_KEY_PREVIOUS = env.text("LLM_ROUTER_MASTER_KEY_PREVIOUS", "")
+API_SERVER_URL = env.url("API_SERVER_URL", "http://127.0.0.1:8000", schemes=("http", "https"))
+WEB_APP_URL = env.url("WEB_APP_URL", "https://airi.moeru.ai", schemes=("http", "https"))
+INSTANCE_ID = env.text("SERVER_INSTANCE_ID", "")
+MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", default=1_048_576)
+MAX_GATEWAY_BODY_BYTES = env.integer("MAX_GATEWAY_BODY_BYTES", default=33_554_432)
+SHUTDOWN_GRACE_S = env.integer("SHUTDOWN_GRACE_S", default=25, maximum=3600)
+TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
+
+# --- Telemetry ----------------------------------------------------------------------------
+
+OTEL_EXPORTER_OTLP_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", "", schemes=("http", "https"))
+OTEL_EXPORTER_OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", "")
+OTEL_SERVICE_NAMESPACE = env.text("OTEL_SERVICE_NAMESPACE", "airi")
+OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "server")
+OTEL_TRACES_SAMPLING_RATIO = env.ratio("OTEL_TRACES_SAMPLING_RATIO", default=1.0)
+OTEL_METRIC_EXPORT_INTERVAL_MS = env.integer("OTEL_METRIC_EXPORT_INTERVAL_MS", default=15_000)
+
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "airi_server.logging.JSONFormatter"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "json",
+            "filters": ["aborted_streams"],
+        }
+    },
+    "filters": {"aborted_streams": {"()": "airi_server.logging.AbortedStreamFilter"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "uvicorn": {"level": "WARNING", "propagate": True, "handlers": []},
+        "uvicorn.error": {"level": "WARNING", "propagate": True, "handlers": []},
+        "httpx": {"level": "WARNING"},
+        "django.request": {"level": "CRITICAL"},
+    },
+}
