@@ -1,0 +1,97 @@
+"""Client addresses: networks, and who is really calling when proxies stand in between. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+MAX_HOPS: Final = 32
+MAX_TEXT: Final = 64
+MAPPED_BITS: Final = 96  # ::ffff:0:0/96 holds IPv4 inside IPv6 (RFC 4291, 2.5.5.2)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address, an IPv4-mapped one as IPv4; None for anything else."""
+    if len(text) > MAX_TEXT:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def parse_network(text: str) -> Network | None:
+    """Return the network of an address or CIDR, host bits dropped; None for anything else."""
+    if len(text) > MAX_TEXT:
+        return None
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None:
+        return network
+    return ip_network((mapped, network.prefixlen - MAPPED_BITS), strict=False)
+
+
+def is_listed(address: str, networks: Iterable[Network]) -> bool:
+    """Tell whether `address` lies in one of `networks`; what cannot be read lies in none."""
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
+def trusted_proxies() -> tuple[Network, ...]:
+    """Return `settings.TRUSTED_PROXIES`, parsed.
+
+    Raises:
+        ImproperlyConfigured: An entry is neither an address nor a network.
+    """
+    return _parsed(tuple(settings.TRUSTED_PROXIES))
+
+
+@lru_cache(maxsize=8)
+def _parsed(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    networks = []
+    for text in texts:
+        network = parse_network(text)
+        if network is None:
+            raise ImproperlyConfigured(f"TRUSTED_PROXIES: {text!r} is not an address or network")
+        networks.append(network)
+    return tuple(networks)
+
+
+def client_of(*, peer: str, forwarded: str) -> str:
+    """Return the nearest address that none of our proxies owns.
+
+    `forwarded` is `X-Forwarded-For`: every proxy appends the peer it saw, so only the entries
+    right of the first stranger are ours to believe. An entry that cannot be read ends the walk at
+    the hop before it, and so does a chain longer than `MAX_HOPS`.
+    """
+    proxies = trusted_proxies()
+    if not proxies or not is_listed(peer, proxies):
+        return peer
+    nearest = peer
+    for hop in reversed(forwarded.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
+        address = parse_address(_without_port(hop.strip()))
+        if address is None:
+            break
+        nearest = str(address)
+        if not is_listed(nearest, proxies):
+            break
+    return nearest
+
+
+def _without_port(hop: str) -> str:
+    """Return the address of `1.2.3.4:5`, `[::1]` and `[::1]:5`, which some proxies write."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,0 +1,163 @@
+"""Shapes of `/api/v1/keys`.
+
+Plain pydantic models: ninja's own `Schema` reads attributes, and would validate a strict model
+twice.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+from pydantic.alias_generators import to_camel
+
+from accounts.models import APIKey
+
+MAX_FLUX: Final = 2**53 - 1  # what JavaScript counts exactly
+MAX_RATE: Final = 2**31 - 1
+LIMIT: Final = "limit_"
+
+
+def _storable(text: str) -> str:
+    """Refuse what PostgreSQL cannot keep: NUL, and halves of surrogate pairs."""
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must not contain NUL or lone surrogates")
+    return text
+
+
+def _instant(value: Any) -> Any:
+    """Read ISO 8601 with an offset; strict mode would refuse every string."""
+    if not isinstance(value, str):
+        return value
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError("must have an offset, like 2030-01-31T12:00:00Z")
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+def _iso(instant: datetime) -> str:
+    text = instant.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+STORABLE: Final = AfterValidator(_storable)
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), STORABLE
+]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200), STORABLE]
+AddressText = Annotated[str, StringConstraints(min_length=1, max_length=64), STORABLE]
+ModelNames = Annotated[list[ModelName], Field(max_length=100)]
+AddressTexts = Annotated[list[AddressText], Field(max_length=100)]
+Flux = Annotated[int, Field(ge=1, le=MAX_FLUX)]
+Rate = Annotated[int, Field(ge=0, le=MAX_RATE)]
+InstantIn = Annotated[datetime, BeforeValidator(_instant)]
+InstantOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class LimitsIn(_In):
+    """Spending limits in whole Flux; null is no limit, what is missing stays as it is."""
+
+    day: Flux | None = None
+    month: Flux | None = None
+    total: Flux | None = None
+
+
+class _Settings(_In):
+    expires_at: InstantIn | None = None
+    allowed_models: ModelNames = []
+    allowed_addresses: AddressTexts = []
+    limits: LimitsIn = LimitsIn()
+    requests_per_minute: Rate | None = None
+    tokens_per_minute: Rate | None = None
+    parallel_requests: Rate | None = None
+
+    def named(self) -> dict[str, Any]:
+        """Return what the client named, as `accounts.keys` calls it."""
+        named = self.model_dump(exclude_unset=True)
+        limits = named.pop("limits", {})
+        if named.get("disabled", True) is None:
+            del named["disabled"]
+        return named | {LIMIT + period: flux for period, flux in limits.items()}
+
+
+class KeyIn(_Settings):
+    """A key to make. Lists that are empty or missing allow everything."""
+
+    name: Name
+
+
+class KeyPatch(_Settings):
+    """What to change about a key; what is missing stays as it is."""
+
+    name: Name = ""
+    # One way: an operator may know why it is off.
+    disabled: Literal[True] | None = None
+
+
+class LimitsOut(_Out):
+    day: int | None
+    month: int | None
+    total: int | None
+
+
+class KeyOut(_Out):
+    """A key as its owner sees it; the secret is not kept."""
+
+    id: str
+    name: str
+    prefix: str
+    created_at: InstantOut
+    expires_at: InstantOut | None
+    disabled: bool
+    last_used_at: InstantOut | None
+    allowed_models: list[str]
+    allowed_addresses: list[str]
+    limits: LimitsOut
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    parallel_requests: int | None
+
+    @classmethod
+    def of(cls, key: APIKey, /, **more: Any) -> Self:
+        return cls(
+            id=key.public_id,
+            name=key.name,
+            prefix=key.prefix,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            disabled=key.disabled_at is not None,
+            last_used_at=key.last_used_at,
+            allowed_models=key.allowed_models,
+            allowed_addresses=key.allowed_addresses,
+            limits=LimitsOut(day=key.limit_day, month=key.limit_month, total=key.limit_total),
+            requests_per_minute=key.requests_per_minute,
+            tokens_per_minute=key.tokens_per_minute,
+            parallel_requests=key.parallel_requests,
+            **more,
+        )
+
+
+class NewKeyOut(KeyOut):
+    """The answer to making a key: the only time the whole key is shown."""
+
+    key: Annotated[str, Field(repr=False)]

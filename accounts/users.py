@@ -1,0 +1,186 @@
+"""People: how they come to be, and how they are kept out.
+
+Whoever is banned loses every credential at once; sessions end because the authentication
+backend (`accounts.backends`) looks at the ban on every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final, TypedDict, Unpack
+
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+
+from accounts.models import User
+from airi_server.kernel.errors import Conflict, InvalidRequest, NotFound
+from airi_server.runtime import published
+
+MAX_EMAIL: Final = 254
+MAX_PASSWORD: Final = 128
+
+
+class InvalidEmail(InvalidRequest):
+    """Not an address mail could be sent to."""
+
+    code = "INVALID_EMAIL"
+
+
+class WeakPassword(InvalidRequest):
+    """Too short, too long, or on a list."""
+
+
+class EmailTaken(Conflict):
+    """Somebody has this address, perhaps in another case."""
+
+
+class UserColumns(TypedDict, total=False):
+    """What an operator may change about a person."""
+
+    name: str
+    email: str
+    is_active: bool
+    is_staff: bool
+    is_superuser: bool
+
+
+def create(
+    *,
+    email: str,
+    password: str | None,
+    at: datetime,
+    verified: bool = False,
+    is_staff: bool = False,
+    is_superuser: bool = False,
+) -> User:
+    """Register a user. The same address in another case is the same user.
+
+    Without a password they log in elsewhere, or not at all.
+
+    Raises:
+        InvalidEmail, WeakPassword: Nothing was written.
+        EmailTaken: The address has a user; nothing was written.
+    """
+    _check_email(email)
+    _check_password(password)
+    with _refusing_emails(), transaction.atomic():
+        return User.objects.create_user(
+            email,
+            password,
+            at=at,
+            email_verified=verified,
+            is_staff=is_staff,
+            is_superuser=is_superuser,
+        )
+
+
+@contextmanager
+def _refusing_emails() -> Iterator[None]:
+    """Turn what the database says about an address into a refusal."""
+    try:
+        yield
+    except IntegrityError as error:
+        if "user_email_uniq" in str(error):
+            raise EmailTaken("This address is already in use.") from None
+        if "user_email_shape" in str(error):
+            raise InvalidEmail("This is not an e-mail address.") from None
+        raise
+
+
+def _check_email(email: str) -> None:
+    if len(email) > MAX_EMAIL:
+        raise InvalidEmail("This is not an e-mail address.")
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise InvalidEmail("This is not an e-mail address.") from None
+
+
+def _check_password(password: str | None) -> None:
+    if password is None:
+        return
+    if len(password) > MAX_PASSWORD or "\x00" in password:
+        raise WeakPassword(f"A password has at most {MAX_PASSWORD} characters.")
+    try:
+        validate_password(password)
+    except ValidationError as weak:
+        raise WeakPassword(" ".join(weak.messages)) from None
+
+
+def with_email(email: str) -> User | None:
+    """Return the user with this address, in any case."""
+    try:
+        return User.objects.get_by_natural_key(email)
+    except User.DoesNotExist:
+        return None
+
+
+def verify(*, user_id: str, at: datetime) -> None:
+    """Record that the user owns the address; again changes nothing.
+
+    Raises:
+        NotFound: There is no such user.
+    """
+    _update(user_id, email_verified=True, updated_at=at)
+
+
+def set_password(*, user_id: str, password: str, at: datetime) -> None:
+    """Replace the password; every session of the user ends.
+
+    Raises:
+        WeakPassword: Nothing was changed.
+        NotFound: There is no such user.
+    """
+    _check_password(password)
+    _update(user_id, password=make_password(password), updated_at=at)
+
+
+def change(*, user_id: str, at: datetime, **columns: Unpack[UserColumns]) -> None:
+    """Change what is named and leave the rest; credentials follow at once.
+
+    Raises:
+        InvalidEmail, EmailTaken: Nothing was changed.
+        NotFound: There is no such user.
+    """
+    if "email" in columns:
+        _check_email(columns["email"])
+    with _refusing_emails(), transaction.atomic():
+        _update(user_id, **columns, updated_at=at)
+        published.announce("credentials")
+
+
+def ban(*, user_id: str, reason: str, until: datetime | None, at: datetime) -> None:
+    """Refuse every credential of a user from now on, until `until` or for good.
+
+    A second ban replaces the first.
+
+    Raises:
+        InvalidRequest: The end is not in the future.
+        NotFound: There is no such user.
+    """
+    if until is not None and until <= at:
+        raise InvalidRequest("A ban must end in the future.", param="until")
+    with transaction.atomic():
+        _update(user_id, banned=True, ban_reason=reason, ban_expires_at=until, updated_at=at)
+        published.announce("credentials")
+
+
+def unban(*, user_id: str, at: datetime) -> None:
+    """End a ban; of somebody who is not banned, nothing.
+
+    Raises:
+        NotFound: There is no such user.
+    """
+    with transaction.atomic():
+        _update(user_id, banned=False, ban_reason="", ban_expires_at=None, updated_at=at)
+        published.announce("credentials")
+
+
+def _update(user_id: str, **columns: object) -> None:
+    if not User.objects.filter(pk=user_id).update(**columns):
+        raise NotFound("There is no such user.")

@@ -1,0 +1,27 @@
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from airi_server.kernel import database, notify, redis
+from airi_server.runtime import published
+from tests.factories import accounts as make
+
+
+@pytest_asyncio.fixture
+async def hot_loop(transactional_db):
+    """A loop as the entry prepares it, subscribed to hints; its links close with the test."""
+    notify.listen()
+    async with asyncio.timeout(5):
+        while not notify._subscribers.get().is_up:
+            await asyncio.sleep(0.01)
+    await published.refresh()
+    yield
+    await notify.close()
+    await redis.close()
+    await database.close()
+
+
+@pytest.fixture
+def token(transactional_db):
+    return make.api_key()[1]
