@@ -1,0 +1,46 @@
+"""What `./run` says once it serves: everything a newcomer needs, ready to paste."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from airi_server.launch.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from airi_server.launch.demo import Demo
+
+_BLOCK: Final = """
+AIRI server is ready: {url}
+
+  curl -N {url}/v1/chat/completions \\
+    -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{body}'
+
+  Admin     {url}/admin/
+            {admin_email}  {admin_password}
+  User      {user_email}  {user_password}
+  Upstream  {upstream}
+  Data      {data} (demo.json has all of the above)
+
+Ctrl-C stops everything.
+"""
+_BODY: Final = (
+    '{"model": "chat-default", "stream": true, '
+    '"messages": [{"role": "user", "content": "Hello! Say something nice."}]}'
+)
+
+
+def block(url: str, demo: Demo, upstream: Upstream, *, data: Path) -> str:
+    return _BLOCK.format(
+        url=url,
+        key=demo.api_key,
+        body=_BODY,
+        admin_email=demo.admin_email,
+        admin_password=demo.admin_password,
+        user_email=demo.user_email,
+        user_password=demo.user_password,
+        upstream=upstream.description,
+        data=data,
+    )

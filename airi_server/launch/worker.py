@@ -1,0 +1,46 @@
+"""One uvicorn process on the launcher's socket.
+
+uvicorn's own supervisor is not used: killed, it leaves its workers behind. Each worker is a child
+of the launcher and ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from airi_server.launch import processes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--socket", type=int, required=True)
+    options = parser.parse_args()
+    processes.die_with_parent(signal.SIGTERM, parent=options.parent)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            "airi_server.asgi:application",
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            # Nobody stands between the client and this process, so nobody may speak for it.
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(os.environ.get("SHUTDOWN_GRACE_S", "25")),
+        )
+    )
+    server.run(sockets=[socket.socket(fileno=options.socket)])
+    if not server.started:
+        sys.exit("The server did not start.")
+
+
+if __name__ == "__main__":
+    main()

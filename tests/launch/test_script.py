@@ -1,0 +1,138 @@
+"""`./run` and what it starts with, short of a whole server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shlex
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airi_server.launch import environment, processes, ready, serve, upstreams
+from airi_server.launch.upstreams import Upstream
+
+RUN = processes.ROOT / "run"
+
+
+@pytest.mark.parametrize("script", ["run", ".ci/run"])
+def test_the_scripts_parse(script: str) -> None:
+    path = processes.ROOT / script
+    shell = path.read_text().splitlines()[0].split()[0].rsplit("/", 1)[1].replace("env", "bash")
+    subprocess.run([shell, "-n", str(path)], check=True)
+    assert path.stat().st_mode & stat.S_IXUSR
+
+
+def test_help_needs_no_setup() -> None:
+    environ = {"PATH": "/usr/bin:/bin"}
+    said = subprocess.run([RUN, "--help"], env=environ, capture_output=True, text=True, check=True)
+    for command in ("./run test", "./run manage", "./run bench", "--port", "--llm"):
+        assert command in said.stdout
+
+
+def test_an_unknown_command_is_one_line() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "airi_server.launch", "fly"],
+        cwd=processes.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert said.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server((processes.LOOPBACK, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"Port {port} is taken"):
+            serve.main(["--port", str(port)])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["uv", "llm"])
+def test_what_is_installed_is_pinned_by_hash_and_names_no_host(name: str) -> None:
+    content = (processes.ROOT / f"requirements-{name}.txt").read_text()
+    pins = re.findall(r"^[a-z0-9-]+==\S+ \\$", content, re.MULTILINE)
+    assert pins
+    assert content.count("--hash=sha256:") >= len(pins)
+    assert "://" not in content
+
+
+def test_secrets_are_made_once_and_yield_to_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("SECRET_KEY", "LLM_ROUTER_MASTER_KEY")
+    applied = []
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            for name in names:
+                patch.delenv(name, raising=False)
+            environment.apply(tmp_path)
+            applied.append([os.environ[name] for name in names])
+    assert applied[0] == applied[1]
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+
+    monkeypatch.setenv("SECRET_KEY", "the caller's")
+    environment.apply(tmp_path)
+    assert os.environ["SECRET_KEY"] == "the caller's"
+
+
+def models(upstream: Upstream) -> int:
+    host, port = re.match(r"http://(.+):(\d+)/v1", upstream.base_url).groups()  # type: ignore[union-attr]
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
+        headers = {"Authorization": f"Bearer {upstream.key}"}
+        connection.request("GET", "/v1/models", headers=headers)
+        return connection.getresponse().status
+
+
+def test_the_demo_keeps_its_address_and_may_be_started_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENROUTER_KEY", raising=False)
+    with upstreams.chosen(tmp_path, with_llm=False) as first:
+        assert models(first) == 200
+        with upstreams.chosen(tmp_path, with_llm=False) as second:
+            assert second == first
+    with upstreams.chosen(tmp_path, with_llm=False) as third:
+        assert third == first
+        assert "ECHOES" in third.description
+        assert models(third) == 200
+
+
+def test_an_openrouter_key_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENROUTER_KEY", "sk-or-of-the-tests")
+    with upstreams.chosen(tmp_path, with_llm=True) as upstream:
+        assert upstream.base_url == "https://openrouter.ai/api/v1"
+        assert upstream.key == "sk-or-of-the-tests"
+        assert upstream.key not in upstream.description
+
+
+def test_the_curl_of_the_ready_block_can_be_pasted() -> None:
+    from airi_server.launch.demo import Demo
+
+    demo = Demo("sk-airi-x", "demo@example.com", "one", "admin@example.com", "two")
+    upstream = Upstream("http://127.0.0.1:1/v1", "model", "sk-upstream", "an upstream")
+    block = ready.block("http://127.0.0.1:8000", demo, upstream, data=Path(".data"))
+
+    command = shlex.split(block[block.index("curl") : block.index("\n\n  Admin")])
+    assert command[:3] == ["curl", "-N", "http://127.0.0.1:8000/v1/chat/completions"]
+    assert "Authorization: Bearer sk-airi-x" in command
+    assert "sk-upstream" not in block
+
+
+def test_every_variable_of_the_settings_is_in_the_example() -> None:
+    # In a process of its own: what else has read the environment here is not the settings' doing.
+    script = "import airi_server.settings.dev; from airi_server import env; print(*env.READ)"
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=processes.ROOT, capture_output=True, check=True
+    )
+    example = (processes.ROOT / ".env.example").read_text()
+    named = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", example, re.MULTILINE))
+    assert set(said.stdout.decode().split()) - named == set()
