@@ -1,0 +1,232 @@
+"""What an operator may type into the router's pages; a key's text goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from django import forms
+from django.forms.models import BaseInlineFormSet
+from pydantic import TypeAdapter, ValidationError
+
+from llmrouter import fields, provider_keys, publishing, tree
+from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Any]
+    InlineFormSet = BaseInlineFormSet[Any, Any, ModelForm]
+else:
+    ModelForm, InlineFormSet = forms.ModelForm, BaseInlineFormSet
+
+Shapes = dict[str, TypeAdapter[Any]]
+LAST: Final = 32_000
+
+
+class KeyTextField(forms.CharField):
+    """A provider key: checked when it arrives, never rendered."""
+
+    widget = forms.PasswordInput
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(required=False, strip=False, **options)
+        self.widget.attrs["autocomplete"] = "new-password"
+
+    def clean(self, value: Any) -> str:
+        text: str = super().clean(value)
+        try:
+            return provider_keys.checked(text) if text else ""
+        except provider_keys.UnusableKey as unusable:
+            raise forms.ValidationError(unusable.message) from None
+
+
+class ShapedForm(ModelForm):
+    """Holds fields to the shapes of the tree, so that a fault shows where it was made."""
+
+    shapes: ClassVar[Shapes] = {}
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        for name, shape in self.shapes.items():
+            value = self.cleaned_data.get(name)
+            if value in (None, ""):
+                continue
+            try:
+                shape.validate_python(value)
+            except ValidationError as invalid:
+                self.add_error(name, [fault["message"] for fault in tree.faults_of(invalid)])
+        return self.cleaned_data
+
+    def _get_validation_exclusions(self) -> set[str]:
+        # Two rows may trade places: positions are an order here, and counted anew when saved.
+        return {*super()._get_validation_exclusions(), "position"}  # type: ignore[misc]
+
+
+class PositionedForm(ShapedForm):
+    position = forms.IntegerField(
+        min_value=1, max_value=LAST, required=False, help_text="Empty: last."
+    )
+
+    def clean_position(self) -> int:
+        return self.cleaned_data["position"] or LAST
+
+
+class PublishingForm(ShapedForm):
+    """A form whose saving publishes: it says why, and from which revision it started."""
+
+    note = forms.CharField(max_length=200, help_text="What changed, and why. Kept for ever.")
+    expected = forms.IntegerField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["expected"].initial = publishing.current_number()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        current = publishing.current_number()
+        if cleaned.get("expected") != current:
+            raise forms.ValidationError(
+                f"Revision {current} was published while this page was open. Load it again."
+            )
+        return cleaned
+
+
+class RouterDefaultsForm(PublishingForm):
+    shapes: ClassVar[Shapes] = {
+        "per_attempt_timeout_ms": TypeAdapter(fields.AttemptMs),
+        "full_chain_timeout_ms": TypeAdapter(fields.ChainMs),
+        "first_byte_timeout_ms": TypeAdapter(fields.AttemptMs),
+        "idle_timeout_ms": TypeAdapter(fields.AttemptMs),
+        "fallback_http_codes": TypeAdapter(fields.Codes),
+    }
+
+    class Meta:
+        model = RouterDefaults
+        fields = (
+            "per_attempt_timeout_ms",
+            "full_chain_timeout_ms",
+            "first_byte_timeout_ms",
+            "idle_timeout_ms",
+            "fallback_http_codes",
+        )
+
+
+class RouterModelForm(PublishingForm):
+    shapes: ClassVar[Shapes] = {
+        "name": TypeAdapter(fields.Name),
+        "trigger_codes": TypeAdapter(fields.Codes),
+        "max_output_tokens": TypeAdapter(fields.Tokens),
+        "default_output_tokens": TypeAdapter(fields.Tokens),
+    }
+
+    class Meta:
+        model = RouterModel
+        fields = (
+            "name",
+            "surface",
+            "provider",
+            "trigger_codes",
+            "on_timeout",
+            "max_output_tokens",
+            "default_output_tokens",
+            "max_tokens_field",
+            "tokenizer",
+        )
+
+    def clean_trigger_codes(self) -> list[int] | None:
+        """Read an empty list as "those of the defaults", unless an import made it empty."""
+        codes: list[int] | None = self.cleaned_data["trigger_codes"]
+        return codes or ([] if self.instance.trigger_codes == [] else None)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        surface = cleaned.get("surface") or self.instance.surface
+        provider = cleaned.get("provider", "")
+        if surface == tree.TTS and not provider:
+            self.add_error("provider", "A speech model needs a provider.")
+        if surface == tree.LLM and provider:
+            self.add_error("provider", "A chat model has none.")
+        return cleaned
+
+
+class RouterUpstreamForm(PositionedForm):
+    """An upstream on its model's page, with one key that may come with it."""
+
+    key_id = forms.CharField(
+        required=False,
+        max_length=200,
+        help_text="Of the key below. One that exists is replaced; a new one is tried last.",
+    )
+    key_value = KeyTextField(label="New key", help_text="Sealed when saved, and not shown again.")
+
+    shapes: ClassVar[Shapes] = {
+        "slug": TypeAdapter(fields.Name),
+        "base_url": TypeAdapter(fields.HTTPURL),
+        "override_model": TypeAdapter(fields.UpstreamModel),
+        "header_template": TypeAdapter(fields.HeaderTemplate),
+        "timeout_ms": TypeAdapter(fields.AttemptMs),
+        "priority": TypeAdapter(fields.Rank),
+        "weight": TypeAdapter(fields.Weight),
+        "adapter_params": TypeAdapter(fields.Parameters),
+        "key_id": TypeAdapter(fields.Name),
+    }
+
+    class Meta:
+        model = RouterUpstream
+        fields = (
+            "position",
+            "slug",
+            "base_url",
+            "override_model",
+            "header_template",
+            "timeout_ms",
+            "priority",
+            "weight",
+            "adapter_params",
+        )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        value, key_id = cleaned.get("key_value"), cleaned.get("key_id")
+        if value and not key_id:
+            self.add_error("key_id", "Name the key.")
+        if key_id and "key_value" in cleaned and not value:
+            self.add_error("key_value", "Enter the key.")
+        if not (self.instance.pk or value or self.errors):
+            self.add_error("key_value", "A new upstream needs a key.")
+        return cleaned
+
+
+class UpstreamPageForm(RouterUpstreamForm, PublishingForm):
+    """An upstream on its own page, where its keys have lines of their own."""
+
+    key_id = None  # type: ignore[assignment]  # Django's way to leave an inherited field out
+    key_value = None  # type: ignore[assignment]
+
+
+class RouterKeyForm(PositionedForm):
+    value = KeyTextField(label="New key", help_text="Leave empty to keep the one that is there.")
+
+    shapes: ClassVar[Shapes] = {"key_id": TypeAdapter(fields.Name)}
+
+    class Meta:
+        model = RouterKey
+        fields = ("position", "key_id", "disabled")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # The id is part of what seals the key.
+        self.fields["key_id"].disabled = self.instance.pk is not None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        if self.instance.pk is None and not cleaned.get("value") and "value" not in self.errors:
+            self.add_error("value", "Enter the key.")
+        return cleaned
+
+
+class UpstreamFormSet(InlineFormSet):
+    def clean(self) -> None:
+        super().clean()
+        kept = [form for form in self.forms if form not in self.deleted_forms]
+        slugs = [slug for form in kept if (slug := form.cleaned_data.get("slug"))]
+        if len(set(slugs)) != len(slugs):
+            raise forms.ValidationError("The slugs of a model's upstreams must differ.")

@@ -1,0 +1,36 @@
+"""`manage.py rotate-master-key`: seal every provider key under the current master key."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from llmrouter import envelope, rotation
+
+
+class Command(BaseCommand):
+    help = (
+        "Seal every provider key again under LLM_ROUTER_MASTER_KEY and publish the result. Run it "
+        "while LLM_ROUTER_MASTER_KEY_PREVIOUS still holds the old master key; remove that one "
+        "when only the current id is left in the counts this prints. Safe to run again after an "
+        "interruption. Older revisions keep the ciphertexts they were published with: once the "
+        "old master key is gone they cannot be published again, and for as long as somebody "
+        "holds it they can still be opened, so after a leak of the master key the providers' "
+        "keys themselves have to be replaced."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="only print the counts")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        rotated = rotation.rotate(by="manage.py", at=timezone.now(), dry_run=options["dry_run"])
+        current = envelope.master_keys().current.id
+        for master_id, count in sorted(rotated.counts.items()):
+            mark = "current" if master_id == current else "old"
+            self.stdout.write(f"{master_id}\t{count}\t{mark}")
+        self.stderr.write(f"sealed again: {rotated.sealed_again}")
+        if rotated.unopened:
+            raise CommandError("These do not open: " + ", ".join(rotated.unopened))

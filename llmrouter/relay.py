@@ -1,0 +1,87 @@
+"""The bounded queue between the owner of a stream and the response that reads from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+MAX_QUEUED_BYTES: Final = 262_144
+
+
+class StreamAborted(Exception):
+    """The stream broke: the connection has to end abnormally, so that an SDK raises."""
+
+
+class Relay:
+    """Bytes from one writer to one reader. What waits is handed over joined.
+
+    A slow reader fills the queue, the writer waits in `room`, and the upstream is read no faster
+    than the client reads. After `leave` nobody reads any more and bytes are dropped.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._aborted = False
+        self._left = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._size >= MAX_QUEUED_BYTES
+
+    def put(self, part: bytes) -> None:
+        if not self._left:
+            self._queue.append(part)
+            self._size += len(part)
+            self._wake(self._reader)
+
+    async def room(self) -> None:
+        """Wait until the reader has caught up, or left."""
+        while self.is_full and not self._left:
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+
+    def end(self, *, aborted: bool = False) -> None:
+        self._ended = True
+        self._aborted = aborted
+        self._wake(self._reader)
+
+    def leave(self) -> None:
+        """The reader is gone: drop what waits and let the writer run on."""
+        self._left = True
+        self._queue.clear()
+        self._size = 0
+        self._ended = True
+        self._wake(self._reader)
+        self._wake(self._writer)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield what was put, in order, until the end.
+
+        Raises:
+            StreamAborted: The writer ended the stream as broken.
+        """
+        while True:
+            if self._queue:
+                part = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+                self._queue.clear()
+                self._size = 0
+                self._wake(self._writer)
+                yield part
+            elif self._ended:
+                if self._aborted:
+                    raise StreamAborted
+                return
+            else:
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
+
+    @staticmethod
+    def _wake(sleeper: asyncio.Future[None] | None) -> None:
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)

@@ -1,0 +1,166 @@
+"""A completion streamed through: bytes as they come, settled however the stream ends.
+
+The end marker leaves after the debit has committed. A stream that breaks ends with an error
+frame and an abnormal close, so that no SDK takes it for whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from aiohttp import ClientResponse
+
+from airi_server.kernel import database
+from billing import requests
+from billing.pricing import Usage
+from billing.requests import Replay
+from billing.settlements import Charged
+from llmrouter import owners, sse, upstream
+from llmrouter.completion import stored
+from llmrouter.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
+from llmrouter.paid import Answer, PaidRequest
+from llmrouter.relay import Relay
+from llmrouter.sse import StreamReader
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_S: Final = 2.0
+LAST_FRAME_S: Final = 2.0
+"""How long the end of a stream waits for its debit before it leaves all the same."""
+MAX_HEAD_BYTES: Final = 65_536
+NOT_STREAMS: Final = frozenset({"application/json", "text/html", "application/xhtml+xml"})
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(kw_only=True, eq=False)
+class Streaming(PaidRequest):
+    """`started` is done when there is something to answer with: a stream, a replay or a refusal."""
+
+    relay: Relay = field(default_factory=Relay)
+    started: asyncio.Future[None] = field(default_factory=_future)
+    replay: Replay | None = None
+    content_type: ClassVar[str] = "text/event-stream"
+    reader: StreamReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = StreamReader(hide_usage=not self.order.wants_usage)
+
+    def leave(self) -> None:
+        self.relay.leave()
+        super().leave()
+
+    async def run(self) -> Answer:
+        try:
+            return await super().run()
+        except BaseException as refusal:
+            if not self.started.done():
+                self.started.set_exception(refusal)
+            self.relay.end(aborted=True)
+            raise
+
+    async def produce(self) -> Answer:
+        self.replay = await self.open()
+        if self.replay is not None:
+            self.started.set_result(None)
+            return stored(self.replay)
+        response, head = await self.find_answer()
+        self.first_byte_at = time.perf_counter() - self.began
+        await self._mark()
+        self.started.set_result(None)
+        outcome = await self._forward(response, head)
+        charged = await self._finish(outcome)
+        return Answer(self.ticket.id, b"", self.content_type, charged.charged)
+
+    def delivered(self) -> Usage | None:
+        if self.first_byte_at is None:
+            return None
+        return self.reader.usage or self.reader.estimate(self.ticket.prompt_estimate)
+
+    async def read_head(self, response: ClientResponse) -> bytes:
+        """Read up to the first whole frame: an error in it is still another upstream's chance."""
+        if response.content_type in NOT_STREAMS:
+            raise AttemptFailed(BAD_ANSWER, status=response.status)
+        head = b""
+        async for chunk in upstream.chunks(response):
+            head += chunk
+            if sse.has_data(head) or len(head) > MAX_HEAD_BYTES:
+                break
+        probe = StreamReader(hide_usage=False)
+        probe.feed(head)
+        if not head or probe.error is not None:
+            raise AttemptFailed(BAD_ANSWER, status=response.status)
+        return head
+
+    async def _mark(self) -> None:
+        try:
+            await requests.mark(self.ticket.id, checkpoint=self.reader.frames)
+        except database.AWAY:
+            # The stream goes on: its owner knows what it delivered as long as it lives.
+            logger.warning("Unable to mark a stream", extra={"request": str(self.ticket.id)})
+
+    async def _forward(self, response: ClientResponse, head: bytes) -> str:
+        """Hand bytes to the client until the stream ends; return how it did."""
+        outcome = "completed"
+        try:
+            async with self.deadline(self.bounds.total_s) as timer:
+                await self._pump(response, head, timer)
+        except TimeoutError:
+            outcome = self.hurried or "deadline"
+        except AttemptFailed as broken:
+            outcome = "upstream_stalled" if broken.reason == TIMEOUT else "upstream_broken"
+        if self.reader.is_whole:
+            response.release()
+            return "completed"
+        response.close()
+        if self.reader.error is not None:
+            return "upstream_error"
+        return "upstream_broken" if outcome == "completed" else outcome
+
+    async def _pump(self, response: ClientResponse, head: bytes, timer: asyncio.Timeout) -> None:
+        loop = asyncio.get_running_loop()
+        reader, relay = self.reader, self.relay
+        next_checkpoint = loop.time() + CHECKPOINT_S
+        relay.put(reader.feed(head))
+        async for chunk in upstream.chunks(response):
+            if forwarded := reader.feed(chunk):
+                relay.put(forwarded)
+            if reader.end_marker:
+                # All that can follow is the end of the body, which frees the connection.
+                timer.reschedule(loop.time() + 1)
+            if relay.is_full:
+                await relay.room()
+            if loop.time() >= next_checkpoint:
+                next_checkpoint = loop.time() + CHECKPOINT_S
+                _ = owners.own(self._mark())
+        relay.put(reader.close())
+
+    async def _finish(self, outcome: str) -> Charged:
+        """Settle, then let the end of the stream go."""
+        settlement = self._settlement(outcome, self.delivered(), completed=outcome == "completed")
+        settling = owners.own(self.settle(settlement))
+        await asyncio.wait({settling}, timeout=LAST_FRAME_S)
+        if outcome == "completed":
+            if self.reader.end_marker:
+                self.relay.put(self.reader.end_marker)
+            self.relay.end()
+        else:
+            if self.reader.error is None:
+                self.relay.put(sse.error_frame(_interruption(outcome)))
+            self.relay.end(aborted=True)
+        return await settling
+
+
+def _interruption(outcome: str) -> dict[str, Any]:
+    code = "SERVICE_UNAVAILABLE" if outcome == "shutdown" else "BAD_GATEWAY"
+    message = "The stream was interrupted."
+    return {
+        "error": {"message": message, "type": "server_error", "param": None, "code": code},
+        "message": message,
+    }

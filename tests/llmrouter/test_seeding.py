@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+
+from airi_server.runtime.models import OptionRevision
+from airi_server.runtime.options import ConfigNotSet
+from llmrouter import envelope, provider_keys, publishing, rows, seeding, slices, tree
+from llmrouter.models import RouterRevision
+from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
+from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, upstream
+
+pytestmark = pytest.mark.django_db
+CANARY = "sk-canary-93ab51"
+
+
+def chat(name="chat-default", key=CANARY, **fields):
+    return {
+        "kind": "openrouter",
+        "modelName": name,
+        "overrideModel": "openai/gpt-4o-mini",
+        "plaintextKey": key,
+        **fields,
+    }
+
+
+def azure(**fields):
+    given = {"modelName": "microsoft/v1", "region": "eastasia", "plaintextKey": CANARY}
+    return {"kind": "azure", **given, **fields}
+
+
+def dashscope(**fields):
+    return {
+        "kind": "dashscope-cosyvoice",
+        "modelName": "alibaba/cosyvoice-v2",
+        "region": "intl",
+        "upstreamModel": "cosyvoice-v2",
+        "plaintextKey": CANARY,
+        **fields,
+    }
+
+
+def unspeech(streaming=True):
+    socket = {"upstreamURL": "ws://unspeech:5933/stream", "plaintextKey": CANARY}
+    given = {"kind": "unspeech", "restBaseURL": "http://unspeech:5933"}
+    return {**given, **({"streaming": socket} if streaming else {})}
+
+
+def seed(*chosen, **request) -> seeding.Seeded:
+    body = orjson.dumps({"slices": chosen, **request})
+    return seeding.seed(slices.parse(body), by="tester", at=NOON)
+
+
+def secret_of(key, model) -> bytes:
+    place = {"purpose": envelope.PROVIDER_KEY, "model": model, "key_id": key.id}
+    return bytes(envelope.open_sealed(key.ciphertext, **place))
+
+
+class TestSeed:
+    def test_merging_keeps_other_models_and_the_defaults(self):
+        config = chat_tree("a", "b").model_copy(
+            update={"defaults": tree.Defaults(full_chain_timeout_ms=5)}
+        )
+        published(config)
+
+        seed(chat("b"))
+
+        stored = publishing.current_tree()
+        assert stored.llm.models["a"] == config.llm.models["a"]
+        assert stored.llm.models["b"].upstreams[0].base_url == "https://openrouter.ai/api/v1"
+        assert stored.defaults == config.defaults
+        assert rows.read() == stored
+
+    def test_resetting_keeps_only_what_is_given(self):
+        config = chat_tree("a", "b").model_copy(
+            update={"defaults": tree.Defaults(full_chain_timeout_ms=5)}
+        )
+        published(config)
+
+        seed(chat("c"), mode="reset")
+
+        stored = publishing.current_tree()
+        assert set(stored.llm.models) == {"c"}
+        assert stored.defaults == tree.Defaults()
+
+    def test_builds_each_kind_as_the_contract_says(self):
+        seed(chat(), azure(), dashscope(region="cn"))
+
+        stored = publishing.current_tree()
+        [upstream] = stored.llm.models["chat-default"].upstreams
+        assert (upstream.override_model, upstream.keys[0].id) == (
+            "openai/gpt-4o-mini",
+            "openrouter-prod-1",
+        )
+        speech = stored.tts.models["microsoft/v1"]
+        url = "https://eastasia.tts.speech.microsoft.com/cognitiveservices/v1"
+        assert (speech.provider, speech.upstreams[0].base_url) == ("azure", url)
+        assert speech.upstreams[0].adapter_params == {"region": "eastasia"}
+        assert speech.upstreams[0].keys[0].id == "azure-tts-prod-1"
+        voice = stored.tts.models["alibaba/cosyvoice-v2"].upstreams[0]
+        path = "/api/v1/services/audio/tts/SpeechSynthesizer"
+        assert voice.base_url == f"https://dashscope.aliyuncs.com{path}"
+        assert voice.adapter_params == {"model": "cosyvoice-v2"}
+        assert secret_of(voice.keys[0], "alibaba/cosyvoice-v2") == CANARY.encode()
+
+    def test_seeding_twice_publishes_once(self):
+        request = {"defaults": {"chatModel": "chat-default", "ttsModel": "microsoft/v1"}}
+        first = seed(chat(), azure(), unspeech(), **request)
+        second = seed(chat(), azure(), unspeech(), **request)
+
+        names = ["LLM_ROUTER_CONFIG", "UNSPEECH_UPSTREAM", "DEFAULT_CHAT_MODEL"]
+        assert first.changed == [*names, "DEFAULT_TTS_MODEL"]
+        assert (second.changed, second.diff) == ([], "")
+        assert RouterRevision.objects.count() == 1
+        assert OptionRevision.objects.count() == 3
+
+    def test_another_key_is_sealed_anew(self):
+        seed(chat())
+        before = publishing.current_tree().llm.models["chat-default"].upstreams[0].keys[0]
+
+        seed(chat(key="sk-other"))
+
+        after = publishing.current_tree().llm.models["chat-default"].upstreams[0].keys[0]
+        assert after.ciphertext != before.ciphertext
+        assert secret_of(after, "chat-default") == b"sk-other"
+
+    def test_keeps_what_an_operator_tuned(self):
+        published(chat_tree(a=chat_model(upstream(model="a"), max_output_tokens=99)))
+        seed(chat("a"))
+
+        assert publishing.current_tree().llm.models["a"].max_output_tokens == 99
+
+    def test_a_dry_run_writes_nothing_and_shows_no_secret(self):
+        seeded = seed(chat(), unspeech(), dryRun=True, defaults={"chatModel": "chat-default"})
+
+        key = seeded.preview["LLM_ROUTER_CONFIG"]["llm"]["models"]["chat-default"]["upstreams"][0][
+            "keys"
+        ][0]
+        assert key["ciphertext"].startswith("<ciphertext: ")
+        assert seeded.preview["DEFAULT_CHAT_MODEL"] == "chat-default"
+        assert seeded.changed == []
+        assert not RouterRevision.objects.exists()
+        assert not OptionRevision.objects.exists()
+
+    def test_the_result_holds_neither_key_nor_ciphertext(self):
+        seeded = seed(chat(), azure(), unspeech())
+
+        assert CANARY not in repr(seeded)
+        assert "v2." not in repr(seeded)
+        assert seeded.applied[0] == {
+            "kind": "openrouter",
+            "target": "llm-router",
+            "surface": "llm",
+            "modelName": "chat-default",
+            "keyEntryId": "openrouter-prod-1",
+        }
+        assert seeded.applied[2]["keyEntryId"] == "volcengine-prod-1"
+
+    def test_unspeech_keeps_its_models_and_drops_its_socket(self):
+        seed(unspeech())
+        value = tree.dump(UNSPEECH_UPSTREAM.read())
+        value["streaming"]["models"] = [{"id": "m"}]
+        OptionRevision.objects.update(value=value)
+
+        seed(unspeech())
+        stored = UNSPEECH_UPSTREAM.read()
+        assert [model.id for model in stored.streaming.models] == ["m"]
+        assert secret_of(stored.streaming.keys[0], tree.STREAMING_TTS) == CANARY.encode()
+
+        seed(unspeech(streaming=False))
+        assert UNSPEECH_UPSTREAM.read().streaming is None
+
+    def test_a_bad_key_leaves_everything_as_it_was(self):
+        with pytest.raises(provider_keys.UnusableKey) as refused:
+            seed(unspeech(), chat(key="two words"))
+
+        assert "two words" not in refused.value.message
+        assert not OptionRevision.objects.exists()
+        assert not RouterRevision.objects.exists()
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("body", "path"),
+        [
+            ({"slices": [chat("a|b")]}, "slices.0.openrouter.modelName"),
+            ({"slices": [chat()] * 21}, "slices"),
+            ({"slices": []}, "slices"),
+            ({"slices": [{**chat(), "kind": "bedrock"}]}, "slices.0"),
+            ({"slices": [dashscope(region="us")]}, "slices.0.dashscope-cosyvoice.region"),
+            ({"slices": [chat(key="")]}, "slices.0.openrouter.plaintextKey"),
+            ({"slices": [chat(extra=1)]}, "slices.0.openrouter.extra"),
+        ],
+    )
+    def test_names_the_path_of_a_fault(self, body, path):
+        with pytest.raises(slices.InvalidSeed) as refused:
+            slices.parse(json.dumps(body))
+
+        assert (refused.value.status, refused.value.code) == (400, "INVALID_BODY")
+        assert [fault["path"] for fault in refused.value.details] == [path]
+        assert CANARY not in f"{refused.value.message} {refused.value.details}"
+
+    def test_refuses_two_unspeech_slices(self):
+        with pytest.raises(slices.InvalidSeed, match="At most one unspeech slice per request"):
+            slices.parse(json.dumps({"slices": [unspeech(), unspeech()]}))
+
+    def test_refuses_what_is_not_json(self):
+        with pytest.raises(slices.InvalidSeed, match="Request body must be JSON"):
+            slices.parse("{")
+
+    def test_hides_keys_in_reprs(self):
+        assert CANARY not in repr(slices.parse(json.dumps({"slices": [chat(), unspeech()]})))
+
+
+class TestRouteChat:
+    def route(self, **fields):
+        given = {
+            "model_name": "chat-default",
+            "base_url": "http://127.0.0.1:9/v1",
+            "override_model": "tiny",
+            "plaintext_key": CANARY,
+            "key_id": "local",
+        }
+        return seeding.route_chat(**given | fields, by="run", at=NOON)
+
+    def test_routes_and_sets_what_auto_means(self):
+        self.route()
+
+        [upstream] = publishing.current_tree().llm.models["chat-default"].upstreams
+        assert (upstream.base_url, upstream.override_model) == ("http://127.0.0.1:9/v1", "tiny")
+        assert DEFAULT_CHAT_MODEL.read() == "chat-default"
+
+    def test_takes_the_longest_name_there_may_be(self):
+        self.route(model_name="x" * 200)
+
+        assert DEFAULT_CHAT_MODEL.read() == "x" * 200
+
+    def test_does_nothing_the_second_time(self):
+        self.route()
+
+        assert self.route().changed == []
+        assert self.route(base_url="http://127.0.0.1:10/v1").changed == ["LLM_ROUTER_CONFIG"]
+
+
+class TestOptions:
+    def test_are_refused_until_somebody_decides(self):
+        for option in (DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM):
+            with pytest.raises(ConfigNotSet):
+                option.read()
