@@ -34,7 +34,8 @@ def main() -> None:
             # Nobody stands between the client and this process, so nobody may speak for it.
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=int(os.environ.get("SHUTDOWN_GRACE_S", "25")),
+            # The application ends long streams itself; this only bounds what it cannot end.
+            timeout_graceful_shutdown=int(os.environ.get("SHUTDOWN_GRACE_S", "25")) + 15,
         )
     )
     server.run(sockets=[socket.socket(fileno=options.socket)])

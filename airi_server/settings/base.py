@@ -17,7 +17,7 @@ ALLOWED_HOSTS = env.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 ADDITIONAL_TRUSTED_ORIGINS = env.origins("ADDITIONAL_TRUSTED_ORIGINS")
 
-FIRST_PARTY_APPS = ["airi_server.runtime", "accounts", "billing", "llmrouter"]
+FIRST_PARTY_APPS = ["airi_server", "airi_server.runtime", "accounts", "billing", "llmrouter"]
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -120,6 +120,7 @@ WEB_APP_URL = env.url("WEB_APP_URL", "https://airi.moeru.ai", schemes=("http", "
 INSTANCE_ID = env.text("SERVER_INSTANCE_ID", "")
 MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", default=1_048_576)
 MAX_GATEWAY_BODY_BYTES = env.integer("MAX_GATEWAY_BODY_BYTES", default=33_554_432)
+SHUTDOWN_DELAY_S = env.integer("SHUTDOWN_DELAY_S", default=0, minimum=0, maximum=600)
 SHUTDOWN_GRACE_S = env.integer("SHUTDOWN_GRACE_S", default=25, maximum=3600)
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 

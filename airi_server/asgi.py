@@ -1,0 +1,30 @@
+"""The ASGI application: HTTP through the edge, and the lifespan. Sockets join here."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "airi_server.settings.production")
+
+import django
+
+django.setup()  # fills the app registry before anything below imports models
+
+from airi_server import telemetry
+from airi_server.edge import Edge
+from airi_server.entry import LeanASGIHandler, Receive, Scope, Send
+from airi_server.lifespan import lifespan
+
+# The instrumentation adds itself to the middleware, which the handler reads when it is made.
+telemetry.set_up()
+_http = Edge(LeanASGIHandler())
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one connection."""
+    if scope["type"] == "http":
+        await _http(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1000})

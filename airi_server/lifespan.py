@@ -1,0 +1,103 @@
+"""What outlives a request: prepared before the first one, finished after the last."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any, Final
+
+from django.conf import settings
+
+from airi_server import telemetry, urls
+from airi_server.entry import Receive, Scope, Send
+from airi_server.health import Draining
+from airi_server.kernel import database, notify, redis
+from airi_server.runtime import published
+from llmrouter import owners, upstream
+
+logger = logging.getLogger(__name__)
+GC_THRESHOLDS: Final = (50_000, 50, 100)
+
+
+async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve the ASGI lifespan: on shutdown every paid request is waited for."""
+    await receive()
+    try:
+        await _start()
+    except Exception:
+        logger.exception("Unable to start")
+        await send({"type": "lifespan.startup.failed", "message": "see the log"})
+        return
+    stopping = Stopping()
+    stopping.take_signals()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await stopping.drained()
+    await upstream.close()
+    await notify.close()
+    await redis.close()
+    await database.close()
+    telemetry.shut_down()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+class Stopping:
+    """The way from SIGTERM to the last settlement.
+
+    A server closes its sockets at the signal, waits for its connections and only then tells the
+    lifespan. So the signal is taken first: readiness fails, and after `SHUTDOWN_DELAY_S` the
+    server hears of it too; whatever streams longer than `SHUTDOWN_GRACE_S` is ended with an error
+    frame and settled.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._drain: asyncio.Task[None] | None = None
+
+    def take_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._take(number, signal.getsignal(number))
+
+    def _take(self, number: signal.Signals, server: Any) -> None:
+        def stop(received: int, frame: FrameType | None) -> None:
+            Draining.is_on = True
+            self._loop.call_soon_threadsafe(self._begin)
+            if callable(server):
+                delay_s = settings.SHUTDOWN_DELAY_S
+                self._loop.call_soon_threadsafe(
+                    self._loop.call_later, delay_s, server, received, frame
+                )
+
+        signal.signal(number, stop)
+
+    def _begin(self) -> None:
+        if self._drain is None:
+            grace_s = settings.SHUTDOWN_DELAY_S + settings.SHUTDOWN_GRACE_S
+            self._drain = self._loop.create_task(owners.drain(grace_s))
+
+    async def drained(self) -> None:
+        """Wait until no paid request is left open by this process."""
+        Draining.is_on = True
+        self._begin()
+        if self._drain is not None:
+            await self._drain
+
+
+async def _start() -> None:
+    # Importing the routes has registered every kind of thing that operators publish.
+    assert urls.urlpatterns  # noqa: S101  the import is what matters
+    try:
+        await published.refresh()
+    except database.AWAY:
+        # Readiness says so; the first request after it is back loads what is needed.
+        logger.warning("Started without the database")
+    # What exists now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -1,0 +1,20 @@
+"""Where everything is mounted."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+from airi_server import health, refusal_responses
+from airi_server.api import api
+
+urlpatterns = [
+    path("", api.urls),
+    path("", health.root),
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+    path("admin/", admin.site.urls),
+]
+handler400 = refusal_responses.malformed
+handler404 = refusal_responses.not_found
+handler500 = refusal_responses.server_error

@@ -1,0 +1,136 @@
+"""Real PostgreSQL, real Redis, real sockets; only providers are played (tests/fakes)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+import pytest_asyncio
+import uvicorn
+from django.db.backends.postgresql.operations import DatabaseOperations
+
+from airi_server.kernel import database, notify, redis
+from airi_server.runtime import published
+from llmrouter import health, limits, owners
+from llmrouter import upstream as upstream_client
+from tests.fakes.upstream import ScriptedUpstream
+
+_sql_flush = DatabaseOperations.sql_flush
+
+
+def _flush_without_triggers(self, *args, **kwargs):
+    """Let the flush between tests through the triggers that keep the ledger append-only."""
+    statements = _sql_flush(self, *args, **kwargs)
+    if not statements:
+        return statements
+    return [
+        "SET session_replication_role = replica",
+        *statements,
+        "SET session_replication_role = origin",
+    ]
+
+
+DatabaseOperations.sql_flush = _flush_without_triggers
+
+
+@pytest_asyncio.fixture
+async def hot(transactional_db):
+    """This test's event loop as the hot path needs it; everything it opened is closed after."""
+    health.forget()
+    limits.forget()
+    await published.refresh()
+    yield
+    await owners.drain(5)
+    assert owners.count() == 0, "a paid request was left behind"
+    for close in (upstream_client.close, notify.close, redis.close, database.close):
+        await close()
+
+
+@pytest_asyncio.fixture
+async def upstream():
+    """A provider on loopback that says what the test tells it to."""
+    async with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+class Served:
+    """The whole application behind a real socket, in the test's own event loop."""
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession) -> None:
+        self.base_url = base_url
+        self.session = session
+
+    def headers(self, key: str | None, **more: str) -> dict[str, str]:
+        return {**({"Authorization": f"Bearer {key}"} if key else {}), **more}
+
+    async def get(self, path: str, key: str | None = None, **headers: str) -> Got:
+        return await self.send("GET", path, key=key, headers=headers)
+
+    async def post(
+        self, path: str, json: Any = None, key: str | None = None, **headers: str
+    ) -> Got:
+        return await self.send("POST", path, json=json, key=key, headers=headers)
+
+    async def send(self, method: str, path: str, *, key=None, headers=None, **more: Any) -> Got:
+        """Send and read to the end; a stream cut off on purpose is `cut`."""
+        all_headers = self.headers(key, **(headers or {}))
+        async with self.session.request(
+            method, self.base_url + path, headers=all_headers, **more
+        ) as response:
+            body, cut = b"", False
+            try:
+                async for part in response.content.iter_any():
+                    body += part
+            except aiohttp.ClientPayloadError:
+                cut = True
+            return Got(response.status, response.headers, body, cut)
+
+
+@dataclass(frozen=True)
+class Got:
+    """A response that was read to its end, or to where it was cut."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+@pytest_asyncio.fixture
+async def served(hot):
+    """Serve `airi_server.asgi` with uvicorn, without its lifespan: `hot` closes what it opens."""
+    from airi_server.asgi import application
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", session)
+        server.should_exit = True
+        server.force_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_proxies():
+    """A proxy in the environment must not stand between the tests and loopback."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        os.environ.pop(name, None)

@@ -1,0 +1,99 @@
+"""A provider at the level of bytes: what no HTTP library would send, and connections that die.
+
+Each request takes the next play of the script, the last one again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class RawUpstream:
+    """Use as an async context manager; `requests` and `connections` count what came in."""
+
+    def __init__(self, *plays: Play) -> None:
+        self.plays = list(plays)
+        self.requests = 0
+        self.connections = 0
+        self.base_url = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> RawUpstream:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
+                while not writer.is_closing():
+                    await _read_request(reader)
+                    play = self.plays[min(self.requests, len(self.plays) - 1)]
+                    self.requests += 1
+                    await play(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length:")
+    )
+    await reader.readexactly(length)
+
+
+def says(*parts: bytes, pause_s: float = 0.0, then: str = "keep") -> Play:
+    """Write `parts` as they are; `then`: "keep" the connection, "close" or "reset" it, "hang"."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+        if then == "hang":
+            await reader.read()
+        if then == "close":
+            writer.close()
+        if then == "reset":
+            await asyncio.sleep(0.02)
+            writer.transport.abort()
+
+    return play
+
+
+def response(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    """Return a whole 200 as bytes; `length` is what its Content-Length claims."""
+    size = len(body) if length is None else length
+    lines = ["HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {size}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+def stream_head(*headers: str) -> bytes:
+    lines = ["HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode()
+
+
+def piece(body: bytes) -> bytes:
+    """Return one piece of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
