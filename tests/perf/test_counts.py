@@ -1,0 +1,55 @@
+"""What a paid request asks of others, counted: round trips, batches, threads. No clock is read."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from airi_server.kernel import database, redis
+from tests.factories import gateway
+from tests.fakes.upstream import stream
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
+
+PATH = "/v1/chat/completions"
+BODY = {"model": "chat-default", "messages": [{"role": "user", "content": "Hello?"}]}
+TOGETHER = 64
+
+
+async def test_a_stream_is_three_round_trips_and_no_redis_command(served, upstream):
+    caller = await gateway.caller()
+    await gateway.route(upstream.base_url)
+    upstream.script(stream())
+    await served.post(PATH, {**BODY, "stream": True}, caller.key)
+    trips, commands = database.round_trips, redis.commands_sent
+
+    await served.post(PATH, {**BODY, "stream": True}, caller.key)
+
+    assert database.round_trips - trips == 3
+    assert redis.commands_sent - commands == 0
+
+
+async def test_requests_at_once_share_their_round_trips(served, upstream):
+    caller = await gateway.caller(flux=100_000)
+    await gateway.route(upstream.base_url)
+    await served.post(PATH, BODY, caller.key)
+    trips = database.round_trips
+
+    got = await asyncio.gather(*(served.post(PATH, BODY, caller.key) for _ in range(TOGETHER)))
+
+    assert {response.status for response in got} == {200}
+    assert database.round_trips - trips < TOGETHER
+
+
+async def test_two_hundred_requests_at_once_start_no_thread(served, upstream):
+    caller = await gateway.caller(flux=100_000)
+    await gateway.route(upstream.base_url)
+    await served.post(PATH, BODY, caller.key)
+    before = set(threading.enumerate())
+
+    got = await asyncio.gather(*(served.post(PATH, BODY, caller.key) for _ in range(200)))
+
+    assert {response.status for response in got} == {200}
+    assert set(threading.enumerate()) <= before
