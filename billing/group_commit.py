@@ -26,6 +26,9 @@ Run = Callable[[database.Connection, Sequence[In]], Awaitable[Sequence[Out]]]
 MAX_BATCH = 128
 MAX_WAITING = 10_000
 ATTEMPTS = 3
+ALONE_S = 5.0
+"""How long a failed batch is tried member by member: several that wait for a lock, one after the
+other, would keep everybody behind them waiting for minutes."""
 ROLLED_BACK = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 
@@ -124,7 +127,11 @@ class _Lane(Generic[In, Out]):
             for _, future in batch:
                 _refuse(future, failure)
             return
+        give_up_at = asyncio.get_running_loop().time() + ALONE_S
         for member, future in batch:
+            if asyncio.get_running_loop().time() > give_up_at:
+                _refuse(future, failure)
+                continue
             try:
                 (result,) = await self._run(lent, [member])
             except Exception as own_failure:

@@ -116,7 +116,7 @@ def reverse(
         BalanceTooLow: A credit's Flux is spent or held. Nothing was posted.
     """
     with transaction.atomic():
-        account = _locked(user_id)
+        account = _locked(user_id, opens=False)
         original = FluxTransaction.objects.filter(user_id=user_id, user_seq=user_seq).first()
         if original is None:
             raise NotFound("There is no such entry.")
@@ -140,11 +140,13 @@ def reverse(
         )
 
 
-def _locked(user_id: str) -> FluxAccount:
+def _locked(user_id: str, *, opens: bool = True) -> FluxAccount:
     """Return the account, locked until the transaction ends, opening it if need be."""
     rows = FluxAccount.objects.select_for_update(no_key=True).filter(user_id=user_id)
     account = rows.first()
     if account is None:
+        if not opens:
+            raise NotFound("There is no such account.")
         open_account(user_id=user_id)
         account = rows.get()
     if account.deleted_at is not None:

@@ -21,6 +21,7 @@ from billing.models import PriceVersion
 from billing.pricing import Price, micro
 
 LOAD_PRICES_SQL = resources.read_text("billing", "sql/load_prices.sql")
+WHOLE = ("flux_per_request", "minimum_flux")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ async def _load() -> PriceBook:
         },
     )
     prices = {model: _price(*columns) for model, *columns in rows}
+    if "" not in prices:
+        # Another process made the first default a moment ago: now it can be seen.
+        return await _load()
     return PriceBook(default=prices.pop(""), by_model=prices)
 
 
@@ -78,7 +82,11 @@ def publish(*, model: str, by: str, at: datetime, note: str = "", **rates: Any) 
         by: Who decided, for the record.
         at: When.
         note: Why.
-        rates: Columns of `PriceVersion`; what is missing is taken from the default options.
+        rates: Columns of `PriceVersion`, never floats; what is missing is taken from the default
+            options.
+
+    Raises:
+        ValueError: A rate has more than six decimals. Nothing was published.
     """
     rate = options.FLUX_PER_1K_TOKENS.read()
     defaults: dict[str, Any] = {
@@ -87,9 +95,13 @@ def publish(*, model: str, by: str, at: datetime, note: str = "", **rates: Any) 
         "flux_per_1k_cached": rate,
         "flux_per_request": options.FLUX_PER_REQUEST.read(),
     }
+    columns = {**defaults, **rates}
+    for name, exact in columns.items():
+        if name not in WHOLE and exact is not None:
+            micro(Decimal(exact))
     with transaction.atomic():
         version = PriceVersion.objects.create(
-            model=model, created_by=by, created_at=at, note=note, **{**defaults, **rates}
+            model=model, created_by=by, created_at=at, note=note, **columns
         )
         announce("prices")
     return version

@@ -11,6 +11,7 @@ from airi_server.kernel import database, resources
 
 READ_CAPACITY_SQL: Final = resources.read_text("billing", "sql/read_capacity.sql")
 READ_HISTORY_SQL: Final = resources.read_text("billing", "sql/read_history.sql")
+READ_REQUEST_SQL: Final = resources.read_text("billing", "sql/read_request.sql")
 READ_REQUESTS_SQL: Final = resources.read_text("billing", "sql/read_requests.sql")
 
 
@@ -65,12 +66,11 @@ async def history(user_id: str, *, limit: int, offset: int) -> list[Entry]:
 
 async def requests_before(user_id: str, *, before: UUID | None, limit: int) -> list[Request]:
     """Return requests older than `before`, newest first."""
-    params = {"user_id": user_id, "page": limit, "before": before, "only": None}
+    params = {"user_id": user_id, "page": limit, "before": before}
     return [Request(*row) for row in await database.fetch(READ_REQUESTS_SQL, params)]
 
 
 async def request_of(user_id: str, request_id: UUID) -> Request | None:
     """Return one of the user's own requests; somebody else's is None."""
-    params = {"user_id": user_id, "page": 1, "before": None, "only": request_id}
-    rows = await database.fetch(READ_REQUESTS_SQL, params)
+    rows = await database.fetch(READ_REQUEST_SQL, {"user_id": user_id, "id": request_id})
     return Request(*rows[0]) if rows else None

@@ -18,7 +18,7 @@ import orjson
 from airi_server.kernel import database, resources
 from airi_server.kernel.errors import DomainError
 from billing import balances
-from billing.group_commit import GroupCommit
+from billing.group_commit import GroupCommit, Overloaded
 from billing.ledger import AccountClosed
 from billing.pricing import Hold
 from billing.settlements import Charged, Settlement, Ticket
@@ -31,7 +31,8 @@ SETTLE_SQL: Final = (
     "SELECT * FROM billing_settle_requests(%(rows)s::json, %(ids)s::uuid[], %(users)s::text[])"
 )
 FIND_REQUEST_SQL: Final = resources.read_text("billing", "sql/find_request.sql")
-OPEN_ATTEMPTS: Final = 3
+OPEN_DEADLINE_S: Final = 2.0
+"""After a restart of the database each connection of the pool may turn out to be dead."""
 SETTLE_DEADLINE_S: Final = 30.0
 MAX_RESULT_BYTES: Final = 65_536
 
@@ -151,12 +152,20 @@ async def settle(settlement: Settlement) -> Charged:
     while True:
         try:
             return await _settlements.submit(row)
-        except database.AWAY:
+        except (*database.AWAY, Overloaded):
             if loop.time() + pause > give_up_at:
-                logger.exception("Unable to settle", extra={"settlement": row})
+                logger.exception("Unable to settle", extra={"settlement": _evidence(row)})
                 raise
+        except Exception:
+            logger.exception("Unable to settle", extra={"settlement": _evidence(row)})
+            raise
         await asyncio.sleep(pause)
         pause = min(1.0, pause * 2)
+
+
+def _evidence(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what it takes to settle by hand; never the answer itself."""
+    return {name: value for name, value in row.items() if name not in ("result", "input_hash")}
 
 
 def settle_columns(row: Any) -> Charged:
@@ -166,14 +175,15 @@ def settle_columns(row: Any) -> Charged:
 
 
 async def _open(row: dict[str, Any]) -> tuple[str, int, int, UUID | None]:
-    for _ in range(OPEN_ATTEMPTS - 1):
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + OPEN_DEADLINE_S
+    while True:
         try:
             return await _opens.submit(row)
         except database.AWAY as away:
-            if not database.was_lost(away):
+            if not database.was_lost(away) or loop.time() > give_up_at:
                 raise
-            await asyncio.sleep(0.05)
-    return await _opens.submit(row)
+        await asyncio.sleep(0.05)
 
 
 async def _replay(ticket: Ticket, existing: UUID | None) -> Replay:

@@ -5,7 +5,7 @@
 -- Rule:   the opening grant is an entry, also when it is 0 (invariant I1)
 -- Locks:  the new row; a second caller waits on its key and then inserts nothing
 -- Races:  any number of first reads at once leave one account and one entry
--- Twin:   tests/billing/test_accounts.py
+-- Twin:   tests/billing/test_ledger.py
 WITH opened AS (
     INSERT INTO user_flux (user_id, flux, held, ledger_seq, frozen, updated_at)
     VALUES (%(user_id)s, %(flux)s, 0, 1, false, clock_timestamp())

@@ -13,7 +13,7 @@
 -- Rule:   the close is a compare-and-set on the state; who loses does nothing.
 --         charged = least(charge, hold + what is free); the rest is unbilled.
 --         A row the database forgot (it crashed before an open reached the disk) is written
---         again, closed.
+--         again, closed; without its client key if a later request has taken that meanwhile.
 -- Locks:  request rows in id order, then user_flux rows in user order, then the ledger.
 -- Commit: waits for the disk. Nothing is answered before.
 -- Twin:   tests/billing/test_settle_requests_sql.py
@@ -88,9 +88,15 @@ BEGIN
                 attempts, stream, prompt_estimate, usage_source, price_version, flux_consumed,
                 unbilled, instance_id, opened_at, deadline_at, checkpoint
             ) VALUES (
-                m.id, m.user_id, m.api_key_id, m.kind, m.client_key, decode(m.input_hash, 'hex'),
-                'open', 0, m.model, 0, m.stream, m.prompt_estimate, 'none', m.price_version, 0,
-                0, m.instance_id, v_now - make_interval(secs => m.duration_ms / 1000.0), v_now, 0
+                m.id, m.user_id, m.api_key_id, m.kind,
+                CASE WHEN NOT EXISTS (
+                    SELECT FROM llm_request_log l
+                    WHERE l.user_id = m.user_id AND l.kind = m.kind
+                      AND l.client_key = m.client_key AND l.state <> 'voided'
+                ) THEN m.client_key END,
+                decode(m.input_hash, 'hex'), 'open', 0, m.model, 0, m.stream, m.prompt_estimate,
+                'none', m.price_version, 0, 0, m.instance_id,
+                v_now - make_interval(secs => m.duration_ms / 1000.0), v_now, 0
             );
         END IF;
 

@@ -76,7 +76,7 @@ def measure(url: str, rows: int) -> int:
     environment = {**os.environ, "DATABASE_URL": url}
     manage = [sys.executable, "manage.py"]
     subprocess.run(
-        [*manage, "migrate", "--verbosity", "0", "--skip-checks"], env=environment, check=True
+        [*manage, "migrate", "--verbosity", "0"], env=environment, check=True
     )
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.ClientCursor) as session:
         session.execute(FILL_SQL, {"users": rows // 200, "each": 200})

@@ -1,0 +1,184 @@
+"""The operator's pages of billing: evidence is read-only, a new price is a new version."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+
+from billing import admin as pages
+from billing import prices
+from billing.models import FluxAccount, FluxTransaction, LLMRequestLog, PriceVersion
+from tests.factories import accounts
+from tests.factories import billing as make
+
+pytestmark = pytest.mark.django_db
+EVIDENCE = (FluxAccount, FluxTransaction, LLMRequestLog)
+PRICE = {
+    "model": "chat-default",
+    "flux_per_1k_input": "2.5",
+    "flux_per_1k_output": "10",
+    "flux_per_1k_cached": "0.000001",
+    "flux_per_request": "5",
+    "minimum_flux": "1",
+    "note": "the provider's new list",
+}
+
+
+def url(model, page, *args):
+    return reverse(f"admin:billing_{model._meta.model_name}_{page}", args=args)
+
+
+def staff(client, *names, **columns):
+    user = accounts.user(is_staff=True, **columns)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(user)
+    return user
+
+
+@pytest.fixture
+def root(client):
+    return staff(client, is_superuser=True)
+
+
+@pytest.fixture
+def books():
+    """Mio has an account, entries and a settled request."""
+    make.make_account(100, "mio")
+    one = make.ticket("mio", make.price(), input_hash="ab" * 32)
+    make.open_one(one, 10)
+    make.settle_one(make.settlement(one, 7))
+    return one
+
+
+@pytest.mark.usefixtures("root")
+class TestEvidence:
+    @pytest.mark.parametrize("model", EVIDENCE)
+    def test_is_shown_and_found(self, client, books, model):
+        row = model.objects.order_by("pk").first()
+
+        page = client.get(url(model, "changelist"), {"q": "mio"})
+
+        assert page.status_code == client.get(url(model, "change", row.pk)).status_code == 200
+        assert set(page.context["cl"].queryset) == set(model.objects.all())
+        assert not client.get(url(model, "changelist"), {"q": "nobody"}).context["cl"].queryset
+
+    def test_finds_a_request_by_its_id_and_an_entry_by_its_key(self, client, books):
+        found = client.get(url(LLMRequestLog, "changelist"), {"q": f" {books.id} "})
+        entry = client.get(url(FluxTransaction, "changelist"), {"q": f"llm:{books.id}"})
+
+        assert [row.pk for row in found.context["cl"].queryset] == [books.id]
+        assert [row.amount for row in entry.context["cl"].queryset] == [7]
+
+    @pytest.mark.parametrize("model", [*EVIDENCE, PriceVersion])
+    def test_is_changed_by_nobody(self, client, books, model):
+        row = model.objects.order_by("pk").first()
+        before = list(model.objects.values())
+        action = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
+        fields = {"balance": 10**6, "amount": 1, "flux_per_1k_input": 0}
+
+        answers = [
+            client.post(url(model, "delete", row.pk), {"post": "yes"}),
+            client.post(url(model, "change", row.pk), fields),
+        ]
+        client.post(url(model, "changelist"), action)
+        if model is not PriceVersion:
+            answers.append(client.post(url(model, "add"), fields))
+
+        assert {answer.status_code for answer in answers} == {403}
+        assert list(model.objects.values()) == before
+
+    @pytest.mark.parametrize("model", EVIDENCE)
+    def test_a_row_that_is_not_there_is_not_found(self, client, model):
+        for pk in ("nobody", "%00"):
+            path = url(model, "changelist") + f"{pk}/change/"
+            assert client.get(path).status_code == 302  # to the index, with a message
+
+    def test_counts_no_further_than_anybody_pages(self, client, books, monkeypatch):
+        monkeypatch.setattr(pages, "MAX_LISTED", 2)
+
+        page = client.get(url(FluxTransaction, "changelist"))
+
+        assert page.context["cl"].result_count == 2
+        assert FluxTransaction.objects.count() == 3
+
+
+class TestPrices:
+    def test_adding_publishes_a_version(self, client, root):
+        answer = client.post(url(PriceVersion, "add"), PRICE)
+
+        version = PriceVersion.objects.get()
+        assert answer.status_code == 302
+        price = prices.of_version(version.pk)
+        assert (price.input, price.output, price.cached) == (2_500_000, 10_000_000, 1)
+        assert (price.flat, price.minimum, price.usd_input) == (5, 1, None)
+        assert (version.created_by, version.note) == (root.get_username(), PRICE["note"])
+        assert str(version) in LogEntry.objects.get().object_repr
+        assert client.get(url(PriceVersion, "change", version.pk)).status_code == 200
+
+    @pytest.mark.parametrize(
+        "mistake",
+        [
+            {"flux_per_1k_input": "-1"},
+            {"flux_per_1k_input": "0.0000001"},
+            {"flux_per_1k_output": "NaN"},
+            {"flux_per_1k_output": "1e40"},
+            {"flux_per_request": "1.5"},
+            {"minimum_flux": "-1"},
+            {"usd_per_1m_input": "much"},
+            {"note": ""},
+        ],
+    )
+    def test_a_mistake_is_shown_and_nothing_published(self, client, root, mistake):
+        answer = client.post(url(PriceVersion, "add"), {**PRICE, **mistake})
+
+        assert answer.status_code == 200
+        assert "errorlist" in answer.content.decode()
+        assert not PriceVersion.objects.exists()
+
+    def test_the_form_begins_with_the_price_in_force(self, client, root):
+        make.price_row(model="m", flux_per_1k_input=Decimal("3.25"), flux_per_request=9)
+
+        def initial(query):
+            return client.get(url(PriceVersion, "add") + query).context["adminform"].form.initial
+
+        assert initial("?model=m")["flux_per_1k_input"] == Decimal("3.25")
+        assert initial("?model=m")["flux_per_request"] == 9
+        fresh = initial("?model=new%00")
+        assert (fresh["model"], fresh["flux_per_1k_output"], fresh["flux_per_request"]) == (
+            "new",
+            1,
+            5,
+        )
+
+
+class TestPermissions:
+    def test_a_clerk_may_look_at_what_a_clerk_may_look_at(self, client, books):
+        staff(client, "view_fluxaccount")
+
+        assert client.get(url(FluxAccount, "changelist")).status_code == 200
+        assert client.get(url(FluxTransaction, "changelist")).status_code == 403
+        assert client.get(url(LLMRequestLog, "change", books.id)).status_code == 403
+
+    def test_every_permission_but_one_publishes_no_price(self, client):
+        user = staff(client)
+        user.user_permissions.set(Permission.objects.exclude(codename="add_priceversion"))
+
+        assert client.post(url(PriceVersion, "add"), PRICE).status_code == 403
+        assert not PriceVersion.objects.exists()
+        user.user_permissions.add(Permission.objects.get(codename="add_priceversion"))
+        assert client.post(url(PriceVersion, "add"), PRICE).status_code == 302
+
+    @pytest.mark.parametrize("model", [*EVIDENCE, PriceVersion])
+    def test_strangers_are_sent_to_the_login(self, client, model):
+        client.force_login(accounts.user())
+
+        for page in ("changelist", "add"):
+            answer = client.get(url(model, page))
+            assert (answer.status_code, answer["Location"].split("?")[0]) == (
+                302,
+                "/admin/login/",
+            )

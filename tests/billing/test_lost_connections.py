@@ -1,0 +1,189 @@
+"""Connections that die under their statement, and locks that are held too long: one effect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from airi_server.kernel import database, instance
+from airi_server.kernel.threads import in_thread
+from billing import group_commit, requests
+from billing.models import LLMRequestLog
+from tests.factories import billing as make
+
+pytestmark = pytest.mark.asyncio
+
+
+async def opened(one, wanted=10):
+    return await requests.open(one, hold=make.hold(wanted), deadline_s=60)
+
+
+async def sessions_of_the_hot_path(state):
+    """Return the server processes of the hot pool; `state` as `pg_stat_activity` says it."""
+
+    def find():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND state = %s"
+                " AND (%s <> 'active' OR wait_event_type = 'Lock')",
+                [instance.APPLICATION_NAME, state, state],
+            )
+            return [pid for (pid,) in cursor.fetchall()]
+
+    async with asyncio.timeout(5):
+        while not (found := await in_thread(find)()):
+            await asyncio.sleep(0.01)
+    return found
+
+
+def terminate(pids):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [pids])
+
+
+class Locked:
+    """Hold one account's lock in another session until the block ends."""
+
+    def __init__(self, user_id):
+        self.user_id = user_id
+
+    def __enter__(self):
+        database_ = settings.DATABASES["default"]
+        self.session = psycopg.connect(
+            dbname=connection.settings_dict["NAME"],
+            host=database_["HOST"],
+            port=database_["PORT"],
+            user=database_["USER"],
+        )
+        sql = "SELECT FROM user_flux WHERE user_id = %s FOR UPDATE"
+        self.session.execute(sql, [self.user_id])
+
+    def __exit__(self, *_):
+        self.session.close()
+
+
+class TestLostConnections:
+    async def test_a_batch_killed_while_it_waits_has_exactly_one_effect(self, hot):
+        """Killed before the commit: the retry, found by key, is the one that counts."""
+        price = await make.new_price()
+        users = [await make.account(100, user_id) for user_id in ("mio", "ria")]
+        settling = [make.ticket(user_id, price) for user_id in users for _ in range(4)]
+        await asyncio.gather(*(opened(one) for one in settling))
+        opening = [make.ticket(user_id, price) for user_id in users for _ in range(4)]
+
+        with Locked("mio"):
+            work = [
+                asyncio.ensure_future(requests.settle(make.settlement(one, 7))) for one in settling
+            ]
+            work += [asyncio.ensure_future(opened(one, 3)) for one in opening]
+            await asyncio.sleep(0.1)
+            await in_thread(terminate)(await sessions_of_the_hot_path("active"))
+            await asyncio.sleep(0.05)
+        done: list[Any] = await asyncio.gather(*work)
+
+        assert [charged.charged for charged in done[:8]] == [7] * 8
+        assert done[8:] == [3] * 8
+        assert [await make.state(user_id) for user_id in users] == [(72, 12)] * 2
+        assert await make.broken() == []
+
+    async def test_an_answer_lost_after_the_commit_is_looked_up(self, hot, monkeypatch):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        first, second = make.ticket("mio", price), make.ticket("mio", price)
+        execute, losses = database.execute, []
+
+        async def lose_once(lent, sql, params):
+            rows = await execute(lent, sql, params)
+            if sql in (requests.OPEN_SQL, requests.SETTLE_SQL) and sql not in losses:
+                losses.append(sql)
+                await in_thread(terminate)([lent.info.backend_pid])
+                await execute(lent, "SELECT 1", {})
+            return rows
+
+        monkeypatch.setattr(database, "execute", lose_once)
+        held: Any = await asyncio.gather(opened(first), opened(second))
+        ends = await asyncio.gather(
+            requests.settle(make.settlement(first, 7)), requests.settle(make.settlement(second, 8))
+        )
+
+        assert losses == [requests.OPEN_SQL, requests.SETTLE_SQL]
+        assert list(held) == [10, 10]
+        assert [end.charged for end in ends] == [7, 8]
+        assert all(end.replayed for end in ends)
+        assert await make.state("mio") == (85, 0)
+        assert await make.broken() == []
+
+    async def test_idle_connections_killed_are_not_noticed(self, hot):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        one = make.ticket("mio", price)
+        await opened(one)
+        await in_thread(terminate)(await sessions_of_the_hot_path("idle"))
+
+        assert (await requests.settle(make.settlement(one, 7))).charged == 7
+        await in_thread(terminate)(await sessions_of_the_hot_path("idle"))
+        assert await opened(make.ticket("mio", price)) == 10
+        assert await make.broken() == []
+
+    async def test_settling_gives_up_in_the_end_and_leaves_the_row_open(self, hot, monkeypatch):
+        monkeypatch.setattr(requests, "SETTLE_DEADLINE_S", 0.2)
+        price = await make.new_price()
+        await make.account(100, "mio")
+        one = make.ticket("mio", price)
+        await opened(one)
+
+        async def away(*_):
+            raise psycopg.OperationalError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(database, "execute", away)
+            with pytest.raises(psycopg.OperationalError):
+                await requests.settle(make.settlement(one, 7))
+
+        assert (await make.request(one)).state == "open"
+        assert (await requests.settle(make.settlement(one, 7))).replayed is False
+
+    async def test_a_deadlock_is_tried_again(self, hot):
+        """Another session takes the two accounts in the wrong order, behind our back."""
+        price = await make.new_price()
+        tickets = []
+        for user_id in ("mio", "ria"):
+            await make.account(100, user_id)
+            tickets.append(make.ticket(user_id, price))
+            await opened(tickets[-1])
+        locked = Locked("ria")
+
+        with locked:
+            work = [
+                asyncio.ensure_future(requests.settle(make.settlement(one, 7))) for one in tickets
+            ]
+            await sessions_of_the_hot_path("active")
+            crossing = "UPDATE user_flux SET frozen = false WHERE user_id = 'mio'"
+            await in_thread(lambda: locked.session.execute(crossing))()
+        ends = await asyncio.gather(*work)
+
+        assert [end.charged for end in ends] == [7, 7]
+        assert await make.broken() == []
+
+    async def test_a_held_lock_refuses_an_open_in_time(self, hot, monkeypatch):
+        monkeypatch.setattr(group_commit, "ALONE_S", 0.5)
+        price = await make.new_price()
+        for user_id in ("mio", "ria"):
+            await make.account(100, user_id)
+        began = asyncio.get_running_loop().time()
+
+        with Locked("mio"):
+            outcomes = await asyncio.gather(
+                *(opened(make.ticket("mio", price)) for _ in range(12)),
+                return_exceptions=True,
+            )
+            assert await opened(make.ticket("ria", price)) == 10
+
+        assert {type(outcome) for outcome in outcomes} == {psycopg.errors.LockNotAvailable}
+        assert asyncio.get_running_loop().time() - began < 8
+        assert await in_thread(LLMRequestLog.objects.count)() == 1

@@ -1,0 +1,189 @@
+"""Orphans: what nobody will end any more is ended once, by whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from datetime import timedelta
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection, transaction
+
+from airi_server.kernel import database, ids, instance
+from airi_server.kernel.threads import in_thread
+from billing import reconciliation, requests
+from billing.models import LLMRequestLog, LLMRequestResult
+from billing.reconciliation import Scope
+from tests.factories import billing as make
+
+
+@pytest.fixture(autouse=True)
+def _long_running_database(monkeypatch):
+    """The database of the tests may have been started a second ago."""
+    monkeypatch.setattr(reconciliation, "RESTART_GRACE_S", 0)
+
+
+@pytest.fixture
+def price():
+    return make.price()
+
+
+def settle(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    arguments = ("--settle", "--format", "json", *arguments)
+    call_command("reconcile-usage", *arguments, stdout=out, stderr=err)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def everything():
+    """Return every row that money rests on."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        rows = []
+        for table in ("user_flux", "flux_transaction", "llm_request_log", "api_key_spend"):
+            cursor.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
+            rows.append(cursor.fetchall())
+    return rows
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSettle:
+    def test_ends_each_by_what_was_delivered_and_nothing_twice(self, price):
+        make.make_account(100, "mio")
+        facts = {"prompt_estimate": 4, "api_key_id": "k"}
+        silent, begun, streaming = (make.ticket("mio", price, **facts) for _ in range(3))
+        done = make.ticket("mio", price)
+        make.open_batch(*(make.opening(one, 20) for one in (silent, begun, streaming, done)))
+        make.mark_batch((begun, 0), (streaming, 9))
+        make.settle_one(make.settlement(done, 5))
+        old = {"user_id": "mio", "body": b"", "created_at": make.NOW}
+        LLMRequestResult.objects.create(request=ids.uuid7(), **old)
+        fresh = make.run("SELECT clock_timestamp()", {})[0][0] - timedelta(hours=23)
+        LLMRequestResult.objects.create(request=ids.uuid7(), **{**old, "created_at": fresh})
+
+        ended = {line.get("id"): line for line in settle()}
+
+        assert ended[str(silent.id)]["kind"] == "voided"
+        assert (ended[str(begun.id)]["charged"], ended[str(streaming.id)]["charged"]) == (4, 13)
+        assert ended[None]["kind"] == "summary"
+        rows = [make.request_of(one) for one in (silent, begun, streaming)]
+        assert [row.state for row in rows] == ["voided", "settled", "settled"]
+        assert {row.outcome for row in rows} == {"orphaned"}
+        assert [row.usage_source for row in rows] == ["none", "estimated", "estimated"]
+        assert (rows[2].prompt_tokens, rows[2].completion_tokens) == (4, 9)
+        assert rows[2].duration_ms is not None
+        assert rows[2].duration_ms >= (rows[2].ttft_ms or 0) >= 0
+        assert make.state_of("mio") == (100 - 5 - 4 - 13, 0)
+        assert LLMRequestResult.objects.get().created_at == fresh
+        before = everything()
+        assert [line["kind"] for line in settle()] == ["pruned", "summary"]
+        assert everything() == before
+
+    def test_leaves_alone_what_somebody_will_end(self, price):
+        """Alive is who has a session of its name in this database, cut as PostgreSQL cuts it."""
+        make.make_account(100, "mio")
+        make.make_account(100, "ria")
+        long_id = "x" * 80
+        alive = make.ticket("mio", price, instance_id=long_id)
+        late = make.ticket("mio", price, instance_id=long_id)
+        gone = make.ticket("mio", price)
+        others = make.ticket("ria", price)
+        make.open_batch(
+            make.opening(alive, 5),
+            make.opening(late, 5, deadline_s=-1),
+            make.opening(gone, 5),
+            make.opening(others, 5),
+        )
+        connection.close()
+        options = {**connection.get_connection_params(), "application_name": f"airi {long_id}"[:63]}
+        with psycopg.connect(**options):
+            with reconciliation.snapshot():
+                listed = {each.id: each.why for each in reconciliation.orphans(Scope("mio"))}
+            settle("--user", "mio", "--since", "2026-01-01T00:00:00Z")
+
+        assert listed == {late.id: "deadline passed", gone.id: "instance gone"}
+        states = [make.request_of(one).state for one in (alive, late, gone, others)]
+        assert states == ["open", "voided", "voided", "open"]
+        now = make.run("SELECT clock_timestamp()", {})[0][0]
+        assert list(reconciliation.settle_orphans(Scope(since=now))) == []
+        assert make.request_of(others).state == "open"
+
+    def test_right_after_a_restart_only_deadlines_count(self, price, monkeypatch):
+        monkeypatch.setattr(reconciliation, "RESTART_GRACE_S", 10**9)
+        make.make_account(100, "mio")
+        gone, late = make.ticket("mio", price), make.ticket("mio", price)
+        make.open_batch(make.opening(gone, 5), make.opening(late, 5, deadline_s=-1))
+
+        settle()
+
+        assert [make.request_of(one).state for one in (gone, late)] == ["open", "voided"]
+
+    def test_one_that_cannot_be_ended_does_not_keep_the_others_from_it(self, price):
+        make.make_account(100, "mio")
+        unpriced, locked, good = (make.ticket("mio", price) for _ in range(3))
+        make.open_batch(*(make.opening(one, 5) for one in (unpriced, locked, good)))
+        LLMRequestLog.objects.filter(id=unpriced.id).update(price_version=-1)
+        params = connection.get_connection_params()
+        with psycopg.connect(**params) as other:
+            other.execute("SELECT FROM llm_request_log WHERE id = %s FOR UPDATE", [locked.id])
+            ended = {each.id: each.charged for each in reconciliation.settle_orphans()}
+            other.rollback()
+
+        assert ended[unpriced.id] is ended[locked.id] is None
+        assert make.request_of(good).state == "voided"
+        assert make.request_of(locked).state == "open"
+
+
+def reconcile_once():
+    return [ended.charged for ended in reconciliation.settle_orphans()]
+
+
+@pytest.mark.asyncio
+class TestRace:
+    async def test_two_reconcilers_and_the_live_path_end_each_request_once(self, hot):
+        """Twenty rounds; whoever wins, the books agree and each request has one end."""
+        price = await make.new_price()
+        await make.account(10_000, "mio")
+        reconcile = in_thread(reconcile_once)
+        winners = set()
+        for number in range(20):
+            tickets = [make.ticket("mio", price, prompt_estimate=2) for _ in range(6)]
+            for one in tickets:
+                await requests.open(one, hold=make.hold(9), deadline_s=-1)
+                await requests.mark(one.id, checkpoint=3)
+
+            async def live(one, number=number):
+                await asyncio.sleep(number * 0.001)
+                return await requests.settle(make.settlement(one, 7))
+
+            *ends, first, second = await asyncio.gather(
+                *(live(one) for one in tickets), reconcile(), reconcile()
+            )
+
+            by_hand = [each for each in (*first, *second) if each and not each.replayed]
+            by_live = [each for each in ends if not each.replayed]
+            assert len(by_hand) + len(by_live) == len(tickets)
+            assert {each.charged for each in ends} <= {5, 7}
+            assert sum(each.charged for each in (*by_hand, *by_live)) == sum(
+                each.charged for each in ends
+            )
+            winners |= {"live"} if by_live else set()
+            winners |= {"reconciler"} if by_hand else set()
+        assert winners == {"live", "reconciler"}
+        assert await make.broken() == []
+
+    async def test_a_live_instance_is_alive_through_its_own_pool(self, hot):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        one = make.ticket("mio", price, instance_id=instance.ID)
+        await requests.open(one, hold=make.hold(9), deadline_s=60)
+
+        assert await in_thread(reconcile_once)() == []
+        await database.close()
+        async with asyncio.timeout(5):
+            while not (ended := await in_thread(reconcile_once)()):
+                await asyncio.sleep(0.05)
+
+        assert [each and each.state for each in ended] == ["voided"]

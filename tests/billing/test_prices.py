@@ -1,0 +1,118 @@
+"""The price book: immutable versions, and the options that are its default."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from airi_server.kernel.errors import InvalidRequest
+from airi_server.kernel.threads import in_thread
+from airi_server.runtime import published
+from airi_server.runtime.options import put
+from billing import options, prices
+from billing.models import PriceVersion
+from tests.factories import billing as make
+from tests.factories import gateway
+from tests.fakes.upstream import answer, completion, usage
+
+NOW = make.NOW
+
+
+def set_option(option, value):
+    return put(option.name, value, by="tester", at=NOW)
+
+
+@pytest.mark.django_db
+class TestPublish:
+    def test_takes_what_is_missing_from_the_options(self):
+        set_option(options.FLUX_PER_1K_TOKENS, 2.5)
+
+        version = prices.publish(
+            model="m", by="mio", at=NOW, note="why", flux_per_1k_output=Decimal("7.25")
+        )
+
+        price = prices.of_version(version.pk)
+        assert (price.input, price.output, price.cached) == (2_500_000, 7_250_000, 2_500_000)
+        assert (price.flat, price.minimum) == (5, 1)
+        assert (version.created_by, version.created_at, version.note) == ("mio", NOW, "why")
+
+    @pytest.mark.parametrize("rate", [Decimal("0.0000001"), 0.1, 1.0000001])
+    @pytest.mark.parametrize("column", ["flux_per_1k_input", "usd_per_1m_output"])
+    def test_refuses_what_cannot_be_kept_exactly(self, column, rate):
+        with pytest.raises(ValueError, match="six decimals"):
+            prices.publish(model="m", by="mio", at=NOW, **{column: rate})
+
+        assert not PriceVersion.objects.exists()
+
+
+@pytest.mark.django_db
+class TestOptions:
+    def test_a_change_is_a_new_default_version(self):
+        set_option(options.FLUX_PER_1K_TOKENS, 2)
+        set_option(options.FLUX_PER_REQUEST, 9)
+
+        older, newer = PriceVersion.objects.filter(model="").order_by("id")
+        assert (older.flux_per_1k_input, older.flux_per_request) == (Decimal(2), 5)
+        assert (newer.flux_per_1k_input, newer.flux_per_request) == (Decimal(2), 9)
+        assert newer.created_by == "tester"
+
+    def test_the_same_value_again_is_none(self):
+        first = set_option(options.FLUX_PER_1K_TOKENS, 2)
+        again = set_option(options.FLUX_PER_1K_TOKENS, 2)
+
+        assert again == first
+        assert PriceVersion.objects.count() == 1
+
+    @pytest.mark.parametrize("value", [-1, 1.0000001, "1", True, None, 10**7])
+    def test_a_value_out_of_bounds_changes_nothing(self, value):
+        with pytest.raises(InvalidRequest):
+            set_option(options.FLUX_PER_1K_TOKENS, value)
+
+        assert not PriceVersion.objects.exists()
+
+
+@pytest.mark.asyncio
+class TestInForce:
+    async def test_the_next_request_uses_the_new_rate_and_older_ones_keep_theirs(
+        self, served, upstream
+    ):
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        upstream.script(answer(completion(use=usage(1000, 1000))))
+        change = in_thread(set_option)
+
+        async def ask():
+            body = {"messages": [{"role": "user", "content": "hi"}]}
+            response = await served.post("/v1/chat/completions", body, caller.key)
+            return int(response.headers["x-airi-flux-charged"])
+
+        charges = [await ask()]
+        await change(options.FLUX_PER_1K_TOKENS, 5)
+        charges.append(await ask())
+        await in_thread(make.price_row)(flux_per_1k_input=Decimal(20), flux_per_1k_output=1)
+        charges.append(await ask())
+        await change(options.FLUX_PER_1K_TOKENS, 7)  # a model with its own price keeps it
+        charges.append(await ask())
+
+        assert charges == [2, 10, 21, 21]
+        versions = [row.price_version for row in await gateway.requests()]
+        assert len(set(versions)) == 3
+        assert await make.broken() == []
+
+    async def test_processes_that_start_at_once_make_one_first_default(self, hot):
+        await in_thread(lambda: None)()
+        books = await asyncio.gather(*(prices._load() for _ in range(12)))
+
+        rows = await in_thread(lambda: list(PriceVersion.objects.values_list("id", "model")))()
+        assert rows == [(0, "")]
+        assert {(book.default.version, book.default.input) for book in books} == {(0, 1_000_000)}
+
+    async def test_an_operator_who_is_first_is_not_overruled(self, hot):
+        await in_thread(make.price_row)(model="", flux_per_1k_input=Decimal(3))
+        await published.refresh()
+
+        book = await prices._load()
+
+        assert book.default.input == 3_000_000

@@ -1,0 +1,235 @@
+"""`reconcile-usage`: corrupt the books by SQL, once per invariant, and see the row named."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing import pricing, reconciliation
+from billing.pricing import Source, Usage
+from tests.billing.corruption import corrupt
+from tests.factories import billing as make
+
+CORRUPTIONS = {
+    # what is done to the books: (SQL, the checks that must name it)
+    "a balance changed by hand": (
+        "UPDATE user_flux SET flux = flux + 1 WHERE user_id = 'mio'",
+        {"I1 account", "I2 entry 4"},
+    ),
+    "an account gone": (
+        "DELETE FROM user_flux WHERE user_id = 'mio'",
+        {"I1 account", "I2 account", "I6 account"},
+    ),
+    "an entry gone": (
+        "DELETE FROM flux_transaction WHERE user_id = 'mio' AND user_seq = 2",
+        {"I1 account", "I2 account", "I2 entry 3"},
+    ),
+    "all entries gone": (
+        "DELETE FROM flux_transaction WHERE user_id = 'ria'",
+        {"I1 account", "I2 account"},
+    ),
+    "a hole in the sequence": (
+        "UPDATE flux_transaction SET user_seq = 5 WHERE user_id = 'mio' AND user_seq = 4",
+        {"I2 account"},
+    ),
+    "a sequence that runs ahead": (
+        "UPDATE user_flux SET ledger_seq = ledger_seq + 1 WHERE user_id = 'mio'",
+        {"I2 account"},
+    ),
+    "history moved up by one": (
+        (
+            "UPDATE flux_transaction SET balance_before = balance_before + 1,"
+            " balance_after = balance_after + 1 WHERE user_id = 'mio' AND user_seq = 3"
+        ),
+        {"I2 entry 3", "I2 entry 4"},
+    ),
+    "a trigger switched off": (
+        "ALTER TABLE flux_transaction DISABLE TRIGGER flux_transaction_append_only",
+        {"I3 trigger flux_transaction_append_only"},
+    ),
+    "a trigger dropped": (
+        "DROP TRIGGER price_version_append_only ON price_version",
+        {"I3 trigger price_version_append_only"},
+    ),
+    "a reversal of something else": (
+        (
+            "UPDATE flux_transaction SET type = 'reversal', reverses_seq = 1"
+            " WHERE user_id = 'mio' AND user_seq = 2"
+        ),
+        {"I3 entry 2"},
+    ),
+    "a key with two entries": (
+        (
+            "DROP INDEX flux_transaction_user_request_uniq;"
+            "UPDATE flux_transaction SET request_id = 'k' WHERE user_id = 'ria'"
+        ),
+        {"I4 key k", "I5 constraint flux_transaction_user_request_uniq"},
+    ),
+    "an entry reversed twice": (
+        (
+            "DROP INDEX flux_transaction_reversed_once;"
+            "UPDATE flux_transaction SET type = 'reversal', reverses_seq = 9"
+            " WHERE user_id = 'mio' AND amount > 0"
+        ),
+        {"I4 entry 9", "I5 constraint flux_transaction_reversed_once", "I3 entry 2"},
+    ),
+    "a client key with two requests": (
+        (
+            "DROP INDEX llm_request_log_client_key_uniq;"
+            "UPDATE llm_request_log SET client_key = 'c' WHERE user_id = 'mio'"
+        ),
+        {"I4 client key c (chat)", "I5 constraint llm_request_log_client_key_uniq"},
+    ),
+    "more held than there is": (
+        (
+            "ALTER TABLE user_flux DROP CONSTRAINT user_flux_held_covered_unless_frozen;"
+            "UPDATE user_flux SET held = 1000 WHERE user_id = 'mio'"
+        ),
+        {"I5 account", "I5 constraint user_flux_held_covered_unless_frozen", "I6 account"},
+    ),
+    "a balance below zero": (
+        (
+            "ALTER TABLE user_flux DROP CONSTRAINT user_flux_balance_not_negative;"
+            "ALTER TABLE user_flux DROP CONSTRAINT user_flux_held_covered_unless_frozen;"
+            "UPDATE user_flux SET flux = -1 WHERE user_id = 'mio'"
+        ),
+        {"I5 account", "I5 constraint user_flux_balance_not_negative", "I1 account"},
+    ),
+    "a hold nobody has": (
+        "UPDATE user_flux SET held = 4 WHERE user_id = 'ria'",
+        {"I6 account"},
+    ),
+    "an open request without a hold": (
+        "UPDATE user_flux SET held = 0 WHERE user_id = 'mio'",
+        {"I6 account"},
+    ),
+    "other tokens": (
+        "UPDATE llm_request_log SET prompt_tokens = prompt_tokens + 1 WHERE id = %(settled)s",
+        {"I7 request"},
+    ),
+    "no tokens": (
+        "UPDATE llm_request_log SET prompt_tokens = NULL WHERE id = %(settled)s",
+        {"I7 request"},
+    ),
+    "another price": (
+        "UPDATE llm_request_log SET price_version = 0 WHERE id = %(settled)s",
+        {"I7 request"},
+    ),
+    "a price rewritten": (
+        "UPDATE price_version SET flux_per_1k_input = flux_per_1k_input + 1000",
+        {"I7 request"},
+    ),
+    "a charge forgiven by hand": (
+        "UPDATE llm_request_log SET flux_consumed = 0 WHERE id = %(settled)s",
+        {"I7 request", "debits llm:"},
+    ),
+    "a debit taken from the ledger": (
+        "DELETE FROM flux_transaction WHERE request_id = %(key)s",
+        {"debits llm:", "key-spend key k", "I1 account"},
+    ),
+    "a debit of another size": (
+        (
+            "UPDATE flux_transaction SET amount = 4, balance_after = balance_before - 4"
+            " WHERE request_id = %(key)s"
+        ),
+        {"debits llm:", "key-spend key k", "I1 account"},
+    ),
+    "a request taken from the log": (
+        "DELETE FROM llm_request_log WHERE id = %(settled)s",
+        {"debits llm:", "key-spend key k"},
+    ),
+    "a request opened again": (
+        (
+            "ALTER TABLE llm_request_log DROP CONSTRAINT llm_request_log_only_settled_rows_charge;"
+            "UPDATE llm_request_log SET state = 'open', settled_at = NULL WHERE id = %(settled)s"
+        ),
+        {"debits llm:", "I6 account", "I7 request"},
+    ),
+    "spending forgotten": ("DELETE FROM api_key_spend", {"key-spend key k"}),
+    "spending invented": (
+        "UPDATE api_key_spend SET flux = flux + 1",
+        {"key-spend key k"},
+    ),
+}
+
+
+@pytest.mark.django_db
+class TestBrokenRows:
+    @pytest.mark.parametrize("what", CORRUPTIONS)
+    def test_names_what_breaks(self, books, what):
+        statements, named = CORRUPTIONS[what]
+
+        corrupt(statements, books)
+
+        found = make.broken_here()
+        for expected in named:
+            assert any(line.startswith(expected) for line in found), (expected, found)
+        assert all(": " in line for line in found)
+
+    def test_every_check_is_proven_by_a_corruption(self):
+        proven = {name.split()[0] for _, names in CORRUPTIONS.values() for name in names}
+
+        assert proven == {invariant for invariant, _ in reconciliation.CHECKS}
+
+    def test_names_only_the_user_it_is_asked_about(self, books):
+        corrupt("UPDATE user_flux SET flux = flux + 1", books)
+
+        assert {line.user_id for line in reconciliation.broken_rows()} == {"mio", "ria"}
+        scope = reconciliation.Scope(user_id="ria")
+        assert {line.user_id for line in reconciliation.broken_rows(scope)} == {"ria"}
+
+    def test_skips_what_was_before(self, books):
+        corrupt(CORRUPTIONS["other tokens"][0], books)
+        corrupt(CORRUPTIONS["a reversal of something else"][0], books)
+        now = make.run("SELECT clock_timestamp()", {})[0][0]
+
+        since = [reconciliation.Scope(since=at) for at in (make.NOW, now)]
+
+        found = [{line.invariant for line in reconciliation.broken_rows(scope)} for scope in since]
+        assert found == [{"I3", "I7"}, set()]
+
+
+RATES = st.integers(0, 10**12).map(lambda micro: Decimal(micro).scaleb(-6))
+TOKENS = st.integers(0, pricing.MAX_TOKENS)
+
+
+@pytest.mark.django_db
+class TestCharges:
+    @given(
+        rates=st.tuples(RATES, RATES, RATES),
+        usage=st.tuples(TOKENS, TOKENS, TOKENS).filter(lambda usage: usage[2] <= usage[0]),
+        whole=st.tuples(st.integers(0, 50), st.integers(0, 3)),
+        source=st.sampled_from(Source),
+        completed=st.booleans(),
+    )
+    @settings(
+        max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    def test_are_computed_in_sql_as_in_python(self, rates, usage, whole, source, completed):
+        columns = ("flux_per_1k_input", "flux_per_1k_output", "flux_per_1k_cached")
+        price = make.price(
+            **dict(zip(columns, rates, strict=True)),
+            flux_per_request=whole[0],
+            minimum_flux=whole[1],
+        )
+        user_id = make.make_account(0)
+        one = make.ticket(user_id, price)
+        make.settle_one(
+            make.settlement(
+                one,
+                0,
+                usage=Usage(usage[0], usage[1], usage[2], source),
+                completed=completed,
+                outcome="completed" if completed else "client_gone",
+            )
+        )
+
+        assert make.broken_here(user_id) == []
+        corrupt(
+            "UPDATE llm_request_log SET unbilled = unbilled + 1 WHERE user_id = %(user_id)s",
+            {"user_id": user_id},
+        )
+        assert [line.split()[0] for line in make.broken_here(user_id)] == ["I7"]
