@@ -21,7 +21,6 @@ from llmrouter.api import compatible_router
 from llmrouter.api import router as openai_router
 
 
-
 class StrictParser(Parser):
     """JSON by the book: no NaN, no halves of surrogate pairs, nothing a thousand levels deep."""
 

@@ -26,7 +26,7 @@ def redis_reachable(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMe
     return []
 
 
-@register(Tags.database)
+@register(Tags.database, deploy=True)  # not before the migration that would mend it
 def statements_installed(
     app_configs: Sequence[Any] | None,
     databases: Sequence[str] | None = None,

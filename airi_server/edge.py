@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -30,7 +31,10 @@ ALWAYS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-OURS: Final = frozenset(name for name, _ in ALWAYS) | {b"x-request-id"}
+OURS: Final = frozenset(name for name, _ in ALWAYS) | {
+    b"x-request-id",
+    b"strict-transport-security",
+}
 EXACT_ORIGINS: Final = frozenset(
     {"capacitor://localhost", "ai.moeru.airi-pocket://links", "https://airi.moeru.ai"}
 )
@@ -110,6 +114,8 @@ class _Exchange:
         request_id = next((v for n, v in given if n == b"x-request-id"), self.request_id.encode())
         kept = [header for header in given if header[0].lower() not in OURS]
         kept += ALWAYS
+        if settings.SECURE_HSTS_SECONDS:
+            kept.append((b"strict-transport-security", _hsts()))
         kept.append((b"x-request-id", request_id))
         if self._is_api:
             kept += self._cors()
@@ -152,6 +158,11 @@ class _Exchange:
                 "duration_ms": round((time.perf_counter() - self._began) * 1000, 1),
             },
         )
+
+
+@lru_cache(maxsize=1)
+def _hsts() -> bytes:
+    return f"max-age={settings.SECURE_HSTS_SECONDS}; includeSubDomains; preload".encode()
 
 
 def is_trusted(origin: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from django.conf import settings
+from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import Resolver404
@@ -36,6 +37,7 @@ GATEWAY: Final = ("/v1/", "/api/v1/openai/")
 HOT: Final = (*GATEWAY, "/api/v1/flux")
 PAGES: Final = ("/admin/", "/static/")
 METHOD_NOT_ALLOWED: Final = 405
+DJANGOS_REFUSALS: Final = (403, METHOD_NOT_ALLOWED)
 BODY_TIMEOUT_S: Final = 30.0
 
 
@@ -53,7 +55,7 @@ class BodyTooSlow(DomainError):
     status = 408
 
 
-class ClientLeft(Exception):
+class ClientLeft(RequestAborted):
     """The client hung up before its request was complete."""
 
 
@@ -102,12 +104,21 @@ class LeanASGIHandler(ASGIHandler):
         await auth.bearer(request)
         return refusal_responses.not_found(request)
 
+    async def read_body(self, receive: Any) -> io.BytesIO:
+        """Read a body on Django's way, within the same bounds; it is small, so it stays here."""
+        return io.BytesIO(await _read_body(receive))
+
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """Take Django's way; a method that is not routed is not found, as on the hot path."""
+        """Take Django's way; outside of the pages its own refusals become ours.
+
+        A method without a view, or its protection of forms: there is nothing to be found.
+        """
         response = await super().get_response_async(request)
-        if response.status_code == METHOD_NOT_ALLOWED and not request.path.startswith(PAGES):
-            return refusal_responses.not_found(request)
-        return response
+        is_ours = response.headers.get("Content-Type") == "application/json"
+        if is_ours or response.status_code not in DJANGOS_REFUSALS:
+            return response
+        is_page = request.path.startswith(PAGES)
+        return response if is_page else refusal_responses.not_found(request)
 
 
 def body_limit(path: str) -> int:

@@ -7,6 +7,7 @@ docs/settings.md to the truth.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,14 @@ def text(name: str, default: str | None = None) -> str:
     value = os.environ.get(name, default)
     if value is None:
         raise ImproperlyConfigured(f"{name} is required")
+    return value
+
+
+def word(name: str, default: str) -> str:
+    """Return at most 40 ASCII letters, digits, dots, dashes and underscores."""
+    value = text(name, default)
+    if not re.fullmatch(r"[\w.-]{0,40}", value, re.ASCII):
+        raise ImproperlyConfigured(f"{name} may have 40 ASCII letters, digits, dots and dashes")
     return value
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 import hiredis
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from airi_server.kernel import database, redis
 
@@ -24,10 +26,14 @@ class Draining:
     is_on = False
 
 
+@csrf_exempt
+@require_safe
 async def livez(_request: HttpRequest) -> JsonResponse:
     return JsonResponse({"status": "live"})
 
 
+@csrf_exempt
+@require_safe
 async def readyz(_request: HttpRequest) -> JsonResponse:
     db, cache = await asyncio.gather(_check(database.fetch("SELECT 1", {})), _check(_ping()))
     ready = db == cache == "ok" and not Draining.is_on
@@ -35,6 +41,8 @@ async def readyz(_request: HttpRequest) -> JsonResponse:
     return JsonResponse(body, status=200 if ready else 503)
 
 
+@csrf_exempt
+@require_safe
 async def root(_request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {

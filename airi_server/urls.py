@@ -9,8 +9,8 @@ from airi_server import health, refusal_responses
 from airi_server.api import api
 
 urlpatterns = [
+    path("", health.root),  # before the API, which has a root of its own there
     path("", api.urls),
-    path("", health.root),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("admin/", admin.site.urls),

@@ -40,7 +40,9 @@ def was_lost(away: Exception) -> bool:
 def _conninfo() -> str:
     """Return the connection string of Django's default database, test database included."""
     database = django_connection.settings_dict
+    shared = {k: v for k, v in database["OPTIONS"].items() if k not in ("pool", "options")}
     return psycopg.conninfo.make_conninfo(
+        **shared,
         dbname=database["NAME"],
         user=database["USER"],
         password=database["PASSWORD"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from airi_server import env
 
@@ -89,10 +89,12 @@ DATABASES: dict[str, dict[str, Any]] = {
         "OPTIONS": {
             "pool": {"min_size": 0, "max_size": env.integer("DB_POOL_MAX", default=10)},
             "options": "-c lock_timeout=2s -c statement_timeout=60s",
+            # sslmode and the like, for both ways to the database.
+            **dict(parse_qsl(_database.query)),
         },
     }
 }
-# The asynchronous pool of the hot path; group commit needs few connections (docs/hotpath).
+# The asynchronous pool of the hot path; group commit needs few connections (ADR 0004).
 HOT_POOL_MAX = env.integer("HOT_POOL_MAX", default=16, minimum=4, maximum=64)
 HOT_POOL_TIMEOUT_S = env.integer("HOT_POOL_TIMEOUT_S", default=2, maximum=60)
 
@@ -117,7 +119,7 @@ LLM_ROUTER_MASTER_KEY = env.text("LLM_ROUTER_MASTER_KEY")
 LLM_ROUTER_MASTER_KEY_PREVIOUS = env.text("LLM_ROUTER_MASTER_KEY_PREVIOUS", "")
 API_SERVER_URL = env.url("API_SERVER_URL", "http://127.0.0.1:8000", schemes=("http", "https"))
 WEB_APP_URL = env.url("WEB_APP_URL", "https://airi.moeru.ai", schemes=("http", "https"))
-INSTANCE_ID = env.text("SERVER_INSTANCE_ID", "")
+INSTANCE_ID = env.word("SERVER_INSTANCE_ID", "")
 MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", default=1_048_576)
 MAX_GATEWAY_BODY_BYTES = env.integer("MAX_GATEWAY_BODY_BYTES", default=33_554_432)
 SHUTDOWN_DELAY_S = env.integer("SHUTDOWN_DELAY_S", default=0, minimum=0, maximum=600)
