@@ -24,7 +24,7 @@ from llmrouter import options, telemetry
 ACQUIRE_SLOT_LUA: Final = resources.read_text("llmrouter", "lua/acquire_slot.lua")
 WINDOW_S: Final = 60
 NEAR: Final = 0.8
-LEASE_S: Final = 900
+LEASE_S: Final = 1_200
 MAX_WINDOWS: Final = 50_000
 Headers = tuple[tuple[str, str], ...]
 

@@ -6,6 +6,7 @@ No proxies from the environment, no redirects, no cookies, nothing of the client
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, Final
@@ -21,6 +22,8 @@ from llmrouter.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
 CONNECT_TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 33_554_432
 MAX_ERROR_BYTES: Final = 65_536
+LARGE_BODY_BYTES: Final = 1_048_576
+"""From here on a body is written piece by piece, so that others get their turn."""
 _urls: dict[str, URL] = {}
 _is_reused: ContextVar[bool] = ContextVar("is_reused", default=False)
 
@@ -88,7 +91,7 @@ async def _send(url: str, authorization: str, body: bytes, idle_s: float) -> Cli
         target = _urls[url] = URL(url)
     return await _sessions.get().post(
         target,
-        data=body,
+        data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
         headers={
             "authorization": authorization,
             "content-type": "application/json",

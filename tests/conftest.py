@@ -112,7 +112,8 @@ async def served(hot):
     """Serve `airi_server.asgi` with uvicorn, without its lifespan: `hot` closes what it opens."""
     from airi_server.asgi import application
 
-    with socket.socket() as listener:
+    # asyncio sends small segments at once only on sockets that say they are TCP.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
         server = uvicorn.Server(config)

@@ -1,0 +1,93 @@
+"""Every endpoint there is, read from the URLconf, with an ordinary request for each.
+
+A new endpoint has no example here, and `test_input.py` says so: add one line to `EXAMPLES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.urls import URLPattern, get_resolver
+from ninja.operation import PathView
+
+PAGES = ("/admin/", "/static/")
+
+
+@dataclass(frozen=True)
+class Example:
+    """`path` fills in the parameters; `body` is JSON for methods that take one."""
+
+    path: str
+    body: dict[str, Any] | None = None
+    query: tuple[str, ...] = field(default=())
+
+
+CHAT = {
+    "model": "auto",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 10,
+    "max_completion_tokens": 10,
+    "n": 1,
+    "stream": False,
+    "stream_options": {"include_usage": True},
+}
+KEY = {
+    "name": "laptop",
+    "expiresAt": "2099-01-31T12:00:00.000Z",
+    "allowedModels": [],
+    "allowedAddresses": [],
+    "limits": {"day": 1},
+    "requestsPerMinute": 0,
+    "tokensPerMinute": 0,
+    "parallelRequests": 0,
+}
+NOBODY = "00000000-0000-7000-8000-000000000000"
+EXAMPLES = {
+    "GET /": Example("/"),
+    "GET /livez": Example("/livez"),
+    "GET /readyz": Example("/readyz"),
+    "GET /api/openapi.json": Example("/api/openapi.json"),
+    "POST /v1/chat/completions": Example("/v1/chat/completions", CHAT),
+    "GET /v1/models": Example("/v1/models"),
+    "GET /v1/models/<path:model_id>": Example("/v1/models/{x}"),
+    "POST /api/v1/openai/chat/completions": Example("/api/v1/openai/chat/completions", CHAT),
+    "POST /api/v1/openai/chat/completion": Example("/api/v1/openai/chat/completion", CHAT),
+    "GET /api/v1/openai/models": Example("/api/v1/openai/models"),
+    "GET /api/v1/openai/models/<path:model_id>": Example("/api/v1/openai/models/{x}"),
+    "GET /api/v1/flux": Example("/api/v1/flux"),
+    "GET /api/v1/flux/stats": Example("/api/v1/flux/stats"),
+    "GET /api/v1/flux/history": Example("/api/v1/flux/history", query=("limit", "offset")),
+    "GET /api/v1/flux/requests": Example("/api/v1/flux/requests", query=("limit", "cursor")),
+    "GET /api/v1/flux/requests/<request_id>": Example("/api/v1/flux/requests/{x}"),
+    "GET /api/v1/keys": Example("/api/v1/keys"),
+    "POST /api/v1/keys": Example("/api/v1/keys", KEY),
+    "PATCH /api/v1/keys/<id>": Example("/api/v1/keys/{x}", KEY),
+    "DELETE /api/v1/keys/<id>": Example("/api/v1/keys/{x}"),
+}
+
+
+def endpoints() -> list[str]:
+    """Return "METHOD /route" for everything that is mounted and no page."""
+    found = []
+    for route, pattern in _patterns(get_resolver().url_patterns, "/"):
+        if not route.startswith(PAGES):
+            found += [f"{method} {route}" for method in _methods(pattern)]
+    return sorted(set(found))
+
+
+def _patterns(patterns: list[Any], prefix: str) -> Iterator[tuple[str, URLPattern]]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLPattern):
+            yield route, pattern
+        else:
+            yield from _patterns(pattern.url_patterns, route)
+
+
+def _methods(pattern: URLPattern) -> list[str]:
+    """Return a ninja view's methods, found in the closure ninja wraps it in; else GET."""
+    cells = getattr(pattern.callback, "__closure__", None) or ()
+    views = [c.cell_contents for c in cells if isinstance(c.cell_contents, PathView)]
+    return [m for view in views for op in view.operations for m in op.methods] or ["GET"]

@@ -1,0 +1,172 @@
+"""Refusals of the completions route: who may call, with what, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airi_server.kernel import database
+from tests.factories import gateway
+from tests.fakes.upstream import stream
+
+pytestmark = pytest.mark.asyncio
+PATH = "/v1/chat/completions"
+PATHS = (PATH, "/api/v1/openai/chat/completions", "/api/v1/openai/chat/completion")
+BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def error_of(response):
+    """Return OpenAI's error object, after checking that older clients can read it too."""
+    body = response.json()
+    assert set(body) <= {"error", "message", "details", "ui"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["message"] == body["error"]["message"]
+    return body["error"]
+
+
+class TestWhoMayCall:
+    async def test_case_1_nobody_without_credentials(self, served, upstream):
+        await gateway.route(upstream.base_url)
+        for key in (None, "sk-airi-nobody", "x" * 5_000):
+            for path in PATHS:
+                response = await served.post(path, BODY, key)
+                assert (response.status, error_of(response)["code"]) == (401, "UNAUTHORIZED")
+                assert error_of(response)["type"] == "authentication_error"
+        assert upstream.seen == []
+
+    async def test_only_with_models_the_key_allows(self, served, upstream):
+        caller = await gateway.caller(allowed_models=["other"])
+        await gateway.route(upstream.base_url)
+
+        response = await served.post(PATH, BODY, caller.key)
+
+        assert (response.status, error_of(response)["code"]) == (403, "FORBIDDEN")
+        assert error_of(response)["param"] == "model"
+        listed = await served.get("/v1/models", caller.key)
+        assert [model["id"] for model in listed.json()["data"]] == ["auto"]
+        assert (await served.get("/v1/models/chat-default", caller.key)).status == 404
+        assert await gateway.requests() == []
+
+
+class TestInsufficientFlux:
+    async def test_case_2_and_3_is_402_with_the_numbers(self, served, upstream):
+        await gateway.option("FLUX_PER_REQUEST", 38)
+        await gateway.route(upstream.base_url)
+        upstream.script(stream())
+        for flux in (0, 5, 37):
+            caller = await gateway.caller(flux=flux)
+            for streamed in (False, True):
+                response = await served.post(PATH, {**BODY, "stream": streamed}, caller.key)
+
+                assert response.status == 402
+                assert error_of(response) == {
+                    "message": "Insufficient flux", "type": "insufficient_quota", "param": None,
+                    "code": "PAYMENT_REQUIRED",
+                }  # fmt: skip
+                assert response.json()["details"] == {"available": flux, "required": 38}
+                assert response.headers["x-should-retry"] == "false"
+            assert await gateway.debits(caller.user_id) == []
+        assert (upstream.seen, await gateway.requests()) == ([], [])
+
+    async def test_case_4_for_ten_at_once_too(self, served, upstream):
+        await gateway.option("FLUX_PER_REQUEST", 38)
+        caller = await gateway.caller(flux=5)
+        await gateway.route(upstream.base_url)
+
+        responses = await asyncio.gather(*(served.post(PATH, BODY, caller.key) for _ in range(10)))
+
+        assert {response.status for response in responses} == {402}
+        account = await gateway.account(caller.user_id)
+        assert (account.balance, account.held, upstream.seen) == (5, 0, [])
+
+    async def test_comes_also_from_the_keys_own_limit(self, served, upstream):
+        caller = await gateway.caller(flux=100, limit_total=6)
+        await gateway.route(upstream.base_url)
+
+        statuses = [(await served.post(PATH, BODY, caller.key)).status for _ in range(3)]
+
+        assert statuses == [200, 200, 402]
+
+
+class TestNotRouted:
+    async def test_case_21_a_method_is_404_signed_in_and_401_otherwise(self, served):
+        caller = await gateway.caller()
+        for path in (*PATHS, "/api/v1/openai/anything", "/v1/nothing", "/v1/audio/speech/x"):
+            signed_in = await served.get(path, caller.key)
+            anonymous = await served.get(path)
+
+            assert (signed_in.status, error_of(signed_in)["code"]) == (404, "NOT_FOUND")
+            assert signed_in.json()["ui"].startswith("https://")
+            assert (anonymous.status, error_of(anonymous)["code"]) == (401, "UNAUTHORIZED")
+
+    async def test_a_trailing_slash_is_no_redirect(self, served):
+        caller = await gateway.caller()
+
+        for path in (PATH + "/", "/v1/models/", "/api/v1/flux/"):
+            response = await served.send(
+                "POST", path, key=caller.key, json=BODY, allow_redirects=False
+            )
+            assert response.status == 404
+
+
+class TestBody:
+    async def test_case_23_that_is_no_json_is_400(self, served, upstream):
+        caller = await gateway.caller()
+        await gateway.route(upstream.base_url)
+        for path in PATHS:
+            for data in (b"{", b"", b"[]", b"\xff"):
+                response = await served.send("POST", path, key=caller.key, data=data)
+                assert (response.status, error_of(response)["code"]) == (400, "INVALID_BODY")
+        response = await served.post(PATH, {**BODY, "max_tokens": True}, caller.key)
+        assert error_of(response)["param"] == "max_tokens"
+        assert upstream.seen == []
+
+    async def test_case_22_is_the_same_on_every_path(self, served, upstream):
+        caller = await gateway.caller()
+        await gateway.route(upstream.base_url)
+
+        bodies = {(await served.post(path, BODY, caller.key)).body for path in PATHS}
+
+        assert len(bodies) == 1
+        assert len(await gateway.requests()) == 3
+
+
+class TestBug:
+    async def test_is_500_and_says_nothing(self, served, upstream, monkeypatch):
+        """A crash in the middle of a request still ends its row and gives back its hold."""
+        from llmrouter import upstream as client
+
+        async def crash(*_args, **_kwargs):
+            raise RuntimeError("secret detail")
+
+        monkeypatch.setattr(client, "post", crash)
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+
+        for streamed in (False, True):
+            response = await served.post(PATH, {**BODY, "stream": streamed}, caller.key)
+
+            assert (response.status, error_of(response)["code"]) == (500, "INTERNAL_SERVER_ERROR")
+            assert b"secret detail" not in response.body
+            assert response.headers["x-content-type-options"] == "nosniff"
+        rows = await gateway.requests()
+        assert {(r.state, r.outcome, r.error_code) for r in rows} == {
+            ("voided", "server_error", "RuntimeError")
+        }
+        assert (await gateway.account(caller.user_id)).held == 0
+
+
+async def test_a_database_that_is_away_is_503_with_retry_after(served, upstream, monkeypatch):
+    caller = await gateway.caller()
+    await gateway.route(upstream.base_url)
+    await served.post(PATH, BODY, caller.key)
+
+    async def away(*_args):
+        raise database.AWAY[1]("no connection is free")
+
+    monkeypatch.setattr(database, "execute", away)
+    for path in ("/api/v1/flux", "/api/v1/flux/history"):
+        response = await served.get(path, caller.key)
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+        assert response.json()["error"] == "SERVICE_UNAVAILABLE"
