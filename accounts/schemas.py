@@ -15,15 +15,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     StringConstraints,
 )
 from pydantic.alias_generators import to_camel
 
 from accounts.models import APIKey
+from airi_server.kernel.schemas import Instant
 
 MAX_FLUX: Final = 2**53 - 1  # what JavaScript counts exactly
-MAX_RATE: Final = 2**31 - 1
 LIMIT: Final = "limit_"
 
 
@@ -47,11 +46,6 @@ def _instant(value: Any) -> Any:
         raise ValueError("is out of range") from None
 
 
-def _iso(instant: datetime) -> str:
-    text = instant.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
 STORABLE: Final = AfterValidator(_storable)
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), STORABLE
@@ -61,9 +55,7 @@ AddressText = Annotated[str, StringConstraints(min_length=1, max_length=64), STO
 ModelNames = Annotated[list[ModelName], Field(max_length=100)]
 AddressTexts = Annotated[list[AddressText], Field(max_length=100)]
 Flux = Annotated[int, Field(ge=1, le=MAX_FLUX)]
-Rate = Annotated[int, Field(ge=0, le=MAX_RATE)]
 InstantIn = Annotated[datetime, BeforeValidator(_instant)]
-InstantOut = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 
 
 class _In(BaseModel):
@@ -83,13 +75,12 @@ class LimitsIn(_In):
 
 
 class _Settings(_In):
+    """What an owner may set. Rates are the operator's, in the admin: an owner could lift them."""
+
     expires_at: InstantIn | None = None
     allowed_models: ModelNames = []
     allowed_addresses: AddressTexts = []
     limits: LimitsIn = LimitsIn()
-    requests_per_minute: Rate | None = None
-    tokens_per_minute: Rate | None = None
-    parallel_requests: Rate | None = None
 
     def named(self) -> dict[str, Any]:
         """Return what the client named, as `accounts.keys` calls it."""
@@ -126,10 +117,10 @@ class KeyOut(_Out):
     id: str
     name: str
     prefix: str
-    created_at: InstantOut
-    expires_at: InstantOut | None
+    created_at: Instant
+    expires_at: Instant | None
     disabled: bool
-    last_used_at: InstantOut | None
+    last_used_at: Instant | None
     allowed_models: list[str]
     allowed_addresses: list[str]
     limits: LimitsOut

@@ -38,7 +38,10 @@ HOT: Final = (*GATEWAY, "/api/v1/flux")
 PAGES: Final = ("/admin/", "/static/")
 METHOD_NOT_ALLOWED: Final = 405
 DJANGOS_REFUSALS: Final = (403, METHOD_NOT_ALLOWED)
+BODILESS: Final = ("GET", "HEAD", "OPTIONS", "DELETE")
 BODY_TIMEOUT_S: Final = 30.0
+SEND_TIMEOUT_S: Final = 60.0
+"""A client that takes nothing for so long is gone."""
 
 
 class BodyTooLarge(DomainError):
@@ -66,24 +69,19 @@ class LeanASGIHandler(ASGIHandler):
         if not scope["path"].startswith(HOT):
             await super().__call__(scope, receive, cast("Any", send))
             return
-        try:
-            body = await _read_body(receive)
-        except ClientLeft:
-            return
-        except DomainError as refused:
-            response: HttpResponseBase = refusal_responses.of(refused, scope["path"])
-        else:
-            response = await self._respond(scope, body, receive)
-        await _send(response, send)
+        with contextlib.suppress(ClientLeft):
+            await _send(await self._respond(scope, receive), send)
 
-    async def _respond(self, scope: Scope, body: bytes, receive: Receive) -> HttpResponseBase:
+    async def _respond(self, scope: Scope, receive: Receive) -> HttpResponseBase:
         path = scope["path"]
         try:
-            request = ASGIRequest(scope, io.BytesIO(body))
-            request._body = body  # noqa: SLF001  it is read already
+            request = ASGIRequest(scope, io.BytesIO())
             request.client = ClientConnection(receive)  # type: ignore[attr-defined]
             await published.refresh()
+            await _read_for_known_callers(request, receive)
             return await self._routed(request)
+        except ClientLeft:
+            raise
         except database.AWAY:
             return refusal_responses.database_away(path)
         except DomainError as refused:
@@ -119,6 +117,20 @@ class LeanASGIHandler(ASGIHandler):
             return response
         is_page = request.path.startswith(PAGES)
         return response if is_page else refusal_responses.not_found(request)
+
+
+async def _read_for_known_callers(request: ASGIRequest, receive: Receive) -> None:
+    """Read the body once the caller is known: nobody else may fill our memory.
+
+    What is refused before its body was read is refused with the connection.
+    """
+    try:
+        await auth.bearer(request)
+        request._body = await _read_body(receive)  # noqa: SLF001  where Django keeps what it has read
+    except DomainError as refused:
+        if request.method not in BODILESS:
+            refused.closes_connection = True
+        raise
 
 
 def body_limit(path: str) -> int:
@@ -178,9 +190,13 @@ async def _send(response: HttpResponseBase, send: Send) -> None:
 
 async def _stream(response: StreamingHttpResponse, send: Send) -> None:
     """Send part by part; a broken stream is left unfinished, so that the connection is cut."""
+    loop = asyncio.get_running_loop()
     try:
-        async for part in response:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-    except StreamAborted:
+        async with asyncio.timeout(None) as timer:
+            async for part in response:
+                timer.reschedule(loop.time() + SEND_TIMEOUT_S)
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                timer.reschedule(None)
+    except (StreamAborted, TimeoutError):
         return
     await send({"type": "http.response.body", "body": b""})

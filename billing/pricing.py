@@ -112,11 +112,11 @@ def hold_for(price: Price, *, prompt_estimate: int, prompt_bound: int, max_token
     return Hold(floor=floor, wanted=max(floor, largest))
 
 
-def affordable_tokens(price: Price, *, hold: int, prompt_bound: int, max_tokens: int) -> int:
+def affordable_tokens(price: Price, *, hold: int, prompt: int, max_tokens: int) -> int:
     """Return how long an answer the hold pays for: at most `max_tokens`, at least a useful one."""
     if price.output == 0:
         return max_tokens
-    left = hold * PER_RATE - prompt_bound * price.input
+    left = hold * PER_RATE - prompt * price.input
     return max(min(USEFUL_TOKENS, max_tokens), min(max_tokens, left // price.output))
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 from ninja import Schema
-from pydantic import ConfigDict, PlainSerializer
+from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
+from airi_server.kernel.schemas import Instant
 from billing import queries
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Instant = Annotated[datetime, PlainSerializer(_iso, return_type=str)]
 
 
 class CamelSchema(Schema):

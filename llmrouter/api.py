@@ -77,8 +77,8 @@ def _call(request: AuthedRequest) -> Call:
     return Call(
         principal=request.auth,
         body=request.body,
-        client_key=request.headers.get("Idempotency-Key"),
-        traceparent=request.headers.get("traceparent"),
+        client_key=request.META.get("HTTP_IDEMPOTENCY_KEY"),
+        traceparent=request.META.get("HTTP_TRACEPARENT"),
         client=_client(request),
     )
 

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 from django.apps import AppConfig
 
 
@@ -7,6 +9,6 @@ class LLMRouterConfig(AppConfig):
 
     def ready(self) -> None:
         """Refuse to boot without a usable master key, and register what the process copies."""
-        from llmrouter import envelope, options, publishing  # noqa: F401, PLC0415  models first
-
-        envelope.master_keys()
+        import_module("llmrouter.options")
+        import_module("llmrouter.publishing")
+        import_module("llmrouter.envelope").master_keys()

@@ -66,13 +66,13 @@ class Walk(Generic[T]):
                 break
             if not _is_worth_another_key(attempt, failed):
                 given_up = attempt.upstream.id
-        raise self._refusal(plan)
+        raise self.refusal(plan)
 
     def time_out(self) -> DomainError:
         """Count the attempt that was cut short as a timeout; return what the client is told."""
         if self._interrupted:
             attempt, began = self._interrupted
-            self._note(attempt, AttemptFailed(failures.TIMEOUT), began)
+            self._note(attempt, AttemptFailed(failures.TIMEOUT, counts=False), began)
         return failures.refusal_of(self.failures)
 
     async def _try(self, attempt: Attempt, authorization: str, send: Send[T]) -> T | AttemptFailed:
@@ -95,7 +95,10 @@ class Walk(Generic[T]):
         return answer
 
     def _note(self, attempt: Attempt, failed: AttemptFailed, began: float) -> None:
-        health.note_failure(attempt, failed)
+        if failed.counts:
+            health.note_failure(attempt, failed)
+        else:
+            health.give_back(attempt)
         failure = Failure(
             upstream=attempt.upstream.id,
             provider=attempt.upstream.host,
@@ -143,10 +146,13 @@ class Walk(Generic[T]):
         secret[:] = bytes(len(secret))
         return header
 
-    def _refusal(self, plan: Plan) -> DomainError:
+    def refusal(self, plan: Plan) -> DomainError:
+        """Return what the client is told when nothing of the plan has answered."""
         resting = [*(skipped.key for skipped in plan.skipped), *self._resting]
+        if not plan.attempts and not resting:
+            return failures.UpstreamUnavailable("No upstream of this model is enabled.")
         if self.failures or not resting:
-            telemetry.exhausted(self.failures)
+            telemetry.exhausted([failure for failure in self.failures if failure.was_tried])
             return failures.refusal_of(self.failures)
         rests = [health.rest_of(key.health_id) for key in resting]
         return failures.resting_refusal(

@@ -27,7 +27,7 @@ class Completion(PaidRequest):
         if replay is not None:
             return stored(replay)
         _, body = await self.find_answer()
-        settlement = self._settlement("completed", self._usage(), completed=True)
+        settlement = self._settlement("completed", await self._usage(), completed=True)
         if self.ticket.client_key and len(body) <= MAX_RESULT_BYTES:
             settlement.result = body
         charged = await self.settle(settlement)
@@ -51,10 +51,15 @@ class Completion(PaidRequest):
         self.answer = answer
         return body
 
-    def _usage(self) -> Usage:
-        return usage.reported(self.answer.get("usage")) or usage.estimated(
-            prompt_estimate=self.ticket.prompt_estimate,
-            text_bytes=usage.text_bytes_of(self.answer.get("choices")),
+    async def _usage(self) -> Usage:
+        choices = self.answer.get("choices")
+        return (
+            usage.reported(self.answer.get("usage"))
+            or await self.count(usage.messages_of(choices))
+            or usage.estimated(
+                prompt_estimate=self.ticket.prompt_estimate,
+                text_bytes=usage.text_bytes_of(choices),
+            )
         )
 
 

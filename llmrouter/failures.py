@@ -61,12 +61,21 @@ class UpstreamRefused(DomainError):
 
 
 class AttemptFailed(Exception):
-    """One attempt did not produce an answer. `reason` is a status in digits or a word."""
+    """One attempt did not produce an answer. `reason` is a status in digits or a word.
+
+    `counts` False: it says nothing about the key, only about this request.
+    """
 
     def __init__(
-        self, reason: str, *, status: int | None = None, retry_after: str | None = None
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        retry_after: str | None = None,
+        counts: bool = True,
     ) -> None:
         super().__init__(reason)
+        self.counts = counts
         self.reason = reason
         self.status = status
         self.retry_after = retry_after
@@ -83,6 +92,16 @@ class Failure:
     status: int | None
     duration_ms: int
 
+    @property
+    def was_tried(self) -> bool:
+        """Whether an upstream was called at all."""
+        return self.reason != DECRYPT
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether nobody answered, in time or at all."""
+        return self.reason in (TIMEOUT, CONNECT)
+
     def row(self) -> dict[str, Any]:
         return {
             "upstream": self.upstream,
@@ -95,11 +114,11 @@ class Failure:
 
 def refusal_of(failures: Sequence[Failure]) -> DomainError:
     """Return what the client is told after every attempt failed: the last failure decides."""
-    tried = [failure for failure in failures if failure.reason != DECRYPT]
+    tried = [failure for failure in failures if failure.was_tried]
     if not tried:
         return DecryptFailed("The service cannot use its provider keys.")
     last = tried[-1]
-    timed_out = last.reason in (TIMEOUT, CONNECT)
+    timed_out = last.is_timeout
     details = {
         "triedKeys": len({(f.upstream, f.key) for f in tried}),
         "triedUpstreams": len({f.upstream for f in tried}),
@@ -133,13 +152,14 @@ def refused(status: int, body: bytes) -> UpstreamRefused:
         report = None
     error = report.get("error", report) if isinstance(report, dict) else None
     error = error if isinstance(error, dict) else {"message": error}
-    message = _text(error.get("message")) or "The upstream refused the request."
+    message = sanitized(error.get("message")) or "The upstream refused the request."
     return UpstreamRefused(
         status, message, code=_word(error.get("code")), param=_word(error.get("param"))
     )
 
 
-def _text(value: Any) -> str:
+def sanitized(value: Any) -> str:
+    """Return a provider's words without addresses and keys, cut to `MAX_MESSAGE` characters."""
     if not isinstance(value, str):
         return ""
     printable = "".join(c if c.isprintable() else " " for c in value[: 4 * MAX_MESSAGE])

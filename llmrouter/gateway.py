@@ -6,6 +6,7 @@ task the process owns (`llmrouter.paid`), which the response only reads from.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import time
@@ -22,6 +23,7 @@ from billing import prices
 from billing.requests import SpendingLimits
 from billing.settlements import Ticket
 from llmrouter import health, limits, options, orders, owners, planning, publishing
+from llmrouter.attempts import Walk
 from llmrouter.completion import Completion
 from llmrouter.limits import Admission
 from llmrouter.orders import Order
@@ -74,6 +76,7 @@ async def chat(call: Call) -> Reply:
         plan = planning.plan(
             table, model, health.resting(table.revision), time.time(), random.random
         )
+        _refuse_without_attempts(plan)
         ticket = Ticket(
             id=ticket_id,
             user_id=call.principal.user_id,
@@ -101,10 +104,10 @@ async def _answer(call: Call, paid: PaidRequest, admission: Admission) -> Reply:
     headers = admission.headers
     try:
         if isinstance(paid, Streaming):
-            await paid.started
+            await asyncio.shield(paid.started)
             if paid.replay is None:
                 return Reply(headers, content_type=paid.content_type, stream=paid)
-        answer: Answer = await task
+        answer: Answer = await asyncio.shield(task)
     except BaseException:
         if call.client is not None:
             call.client.close()
@@ -153,6 +156,12 @@ def _client_key(value: str | None) -> str | None:
     if not 1 <= len(value) <= MAX_CLIENT_KEY or not all("!" <= c <= "~" for c in value):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return value
+
+
+def _refuse_without_attempts(plan: Plan) -> None:
+    """Refuse before anything is held: every key rests, or is disabled."""
+    if not plan.attempts:
+        raise Walk[None]().refusal(plan)
 
 
 def _refuse_unlisted(principal: Principal, model: str) -> None:

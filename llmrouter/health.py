@@ -1,8 +1,9 @@
 """Which keys rest after a failure: known here at once, to every instance through Redis.
 
-401 and 403 rest a key until an operator publishes a revision; 402 for an hour; 429 for its
-`Retry-After`, 1 s to 10 min; five server errors or timeouts in a row for 2 s, doubling to a
-minute, with one probe when the time is up. Without Redis each instance learns for itself.
+401 rests a key until an operator publishes a revision. 402 and 403 may be about one request (its
+length, its contents), so they rest it for 5 s, four times longer each time up to an hour. 429 rests
+it for its `Retry-After`, 1 s to 10 min; five server errors or timeouts in a row for 2 s, doubling
+to a minute. One probe goes when the time is up. Without Redis each instance learns for itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ TOPIC: Final = "health"
 STRIKES: Final = 5
 FIRST_REST_S: Final = 2.0
 LONGEST_REST_S: Final = 60.0
-PAYMENT_REST_S: Final = 3600.0
+REFUSED_REST_S: Final = 5.0
+LONGEST_REFUSED_REST_S: Final = 3600.0
 PROBE_S: Final = 30.0
 DEFAULT_RETRY_AFTER_S: Final = 5.0
 CATCH_UP_TRIES: Final = 20
@@ -42,13 +44,15 @@ CATCH_UP_PAUSE_S: Final = 0.1
 class _Record:
     """What is known of one key.
 
-    `strikes` counts failures in a row that trip the breaker; `probe` is the attempt that tries
-    the key after its rest; `revision` is the one in force when it failed.
+    `strikes` counts failures in a row that trip the breaker, `refusals` every 402 and 403 since
+    the last success; `probe` is the attempt that tries the key after its rest; `revision` is the
+    one in force when it failed.
     """
 
     until: float = 0.0
     reason: str = ""
     strikes: int = 0
+    refusals: int = 0
     probe: Attempt | None = None
     revision: int | None = None
 
@@ -133,9 +137,9 @@ def note_failure(attempt: Attempt, failed: AttemptFailed) -> None:
         record.until = 0.0
         return
     record.until = now + rest_s
-    if math.isinf(rest_s):
+    if failed.status in (401, 402, 403):
         logger.error(
-            "A provider refuses a key: it rests until a revision is published",
+            "A provider refuses a key",
             extra={"upstream": attempt.upstream.id, "key": attempt.key.id, "status": failed.status},
         )
     until = None if math.isinf(rest_s) else record.until
@@ -145,10 +149,12 @@ def note_failure(attempt: Attempt, failed: AttemptFailed) -> None:
 
 
 def _rest_s(record: _Record, failed: AttemptFailed) -> float:
-    if failed.status in (401, 403):
+    if failed.status == 401:
         return math.inf
-    if failed.status == 402:
-        return PAYMENT_REST_S
+    if failed.status in (402, 403):
+        record.refusals += 1
+        longer = 4.0 ** min(6, record.refusals - 1)
+        return min(LONGEST_REFUSED_REST_S, REFUSED_REST_S * longer)
     if failed.status == 429:
         asked = failures.seconds_of(
             failed.retry_after, now=datetime.now(UTC), default=DEFAULT_RETRY_AFTER_S

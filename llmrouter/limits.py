@@ -24,7 +24,9 @@ from llmrouter import options, telemetry
 ACQUIRE_SLOT_LUA: Final = resources.read_text("llmrouter", "lua/acquire_slot.lua")
 WINDOW_S: Final = 60
 NEAR: Final = 0.8
-LEASE_S: Final = 1_200
+LEASE_S: Final = 60
+RENEW_S: Final = 20
+"""A lease is renewed while its request runs, so what a dead instance held is free in a minute."""
 MAX_WINDOWS: Final = 50_000
 Headers = tuple[tuple[str, str], ...]
 
@@ -88,6 +90,27 @@ class _Window:
         return redis.key("limit", self.name, str(bucket))
 
 
+class _Slot:
+    """One of a limited number of places, leased from all instances."""
+
+    def __init__(self, name: str, member: str) -> None:
+        self._name = name
+        self._member = member
+        self._loop = asyncio.get_running_loop()
+        self._renewal = self._loop.call_later(RENEW_S, self._renew)
+
+    def _renew(self) -> None:
+        key, lapses_at = redis.key("limit", self._name), time.time() + LEASE_S
+        redis.link().tell("ZADD", key, "XX", lapses_at, self._member)
+        redis.link().tell("EXPIREAT", key, math.ceil(lapses_at))
+        self._renewal = self._loop.call_later(RENEW_S, self._renew)
+
+    def give_back(self) -> None:
+        self._renewal.cancel()
+        _leave(self._name)
+        redis.link().tell("ZREM", redis.key("limit", self._name), self._member)
+
+
 _windows: dict[str, _Window] = {}
 _running: dict[str, int] = {}
 
@@ -98,7 +121,7 @@ class Admission:
 
     headers: Headers
     tokens: str | None
-    slot: tuple[str, str] | None
+    slot: _Slot | None
 
 
 UNLIMITED: Final = Admission((), None, None)
@@ -134,9 +157,7 @@ def release(admission: Admission, *, tokens: int) -> None:
     if admission.tokens and tokens:
         _ = _window(admission.tokens, time.time()).take(tokens)
     if admission.slot:
-        name, member = admission.slot
-        _leave(name)
-        redis.link().tell("ZREM", redis.key("limit", name), member)
+        admission.slot.give_back()
 
 
 def forget() -> None:
@@ -217,7 +238,7 @@ def _headers(limit: int, left: int, reset_s: float) -> Headers:
     )
 
 
-async def _acquire(name: str, limit: int, member: str, key_type: str) -> tuple[str, str]:
+async def _acquire(name: str, limit: int, member: str, key_type: str) -> _Slot:
     running = _running.get(name, 0)
     if running >= limit:
         raise _no_slot(limit, key_type)
@@ -236,10 +257,14 @@ async def _acquire(name: str, limit: int, member: str, key_type: str) -> tuple[s
         )
     except redis.FAILURES:
         taken = True  # Redis is away: this instance's own count decides.
+    except BaseException:
+        # Redis may have granted the place all the same.
+        _Slot(name, member).give_back()
+        raise
     if not taken:
         _leave(name)
         raise _no_slot(limit, key_type)
-    return name, member
+    return _Slot(name, member)
 
 
 def _leave(name: str) -> None:

@@ -1,6 +1,7 @@
 """What the client asked for: the few fields we read, their bounds, and the body sent upstream.
 
-Everything else in the body is the client's business and is forwarded as it is.
+Everything else in the body is the client's business and is forwarded as it is, but for what
+would choose another route or price at a provider that routes itself: that is the operator's.
 """
 
 from __future__ import annotations
@@ -19,9 +20,22 @@ MAX_CHOICES: Final = 128
 MAX_MODEL_LENGTH: Final = 200
 MAX_DEPTH: Final = 200
 """orjson reads deeper JSON than it writes; with fewer brackets than this nothing is too deep."""
+MAX_VALUES: Final = 1_000_000
+"""JSON of nothing but empty lists costs a hundred times its bytes to read."""
 LENGTHS: Final = ("max_tokens", "max_completion_tokens")
+OURS: Final = frozenset({"model", "messages", "n", "stream", "stream_options", *LENGTHS})
+"""Fields that decide route, price and length; some servers read names without regard to case."""
+OPERATORS: Final = frozenset(
+    {
+        "models", "route", "provider", "plugins", "preset", "transforms", "fallbacks",
+        "api_base", "base_url", "api_key", "api_version", "service_tier", "best_of",
+        "max_output_tokens", "max_new_tokens", "num_predict",
+    }
+)  # fmt: skip
+"""What routing providers and gateways take from a body to choose a model, a key or a price."""
 MEDIA_TOKENS: Final = 1_500
-"""What one inlined image or sound is reckoned with; its bytes say nothing about its tokens."""
+"""What an image, or a megabyte and a half of sound, is reckoned with."""
+MEDIA_BYTES: Final = 1_500_000
 
 
 class InvalidBody(InvalidRequest):
@@ -65,7 +79,7 @@ class Order:
         """Return the answer length, for each choice, that the hold pays for."""
         most = self.max_tokens(route)
         tokens = affordable_tokens(
-            price, hold=hold, prompt_bound=self.prompt_bound, max_tokens=most * self.choices
+            price, hold=hold, prompt=self.prompt_estimate, max_tokens=most * self.choices
         )
         return max(1, min(most, tokens // self.choices))
 
@@ -91,6 +105,8 @@ def parse(raw: bytes) -> Order:
     Raises:
         InvalidBody: Not JSON, not an object, or a field we read has the wrong shape.
     """
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > max(MAX_VALUES, len(raw) // 8):
+        raise InvalidBody("The body has too many values.")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as malformed:
@@ -98,6 +114,7 @@ def parse(raw: bytes) -> Order:
     if not isinstance(body, dict):
         raise InvalidBody("The body must be a JSON object.")
     _refuse_too_deep(raw, body)
+    _drop_what_routes(body)
     options = body.get("stream_options")
     size, media = _prompt_size(raw, body)
     return Order(
@@ -110,6 +127,13 @@ def parse(raw: bytes) -> Order:
         prompt_estimate=size // 4 + media * MEDIA_TOKENS,
         prompt_bound=size // 2 + media * MEDIA_TOKENS,
     )
+
+
+def _drop_what_routes(body: dict[str, Any]) -> None:
+    for name in list(body):
+        plain = name.casefold()
+        if plain in OPERATORS or (plain in OURS and name != plain):
+            del body[name]
 
 
 def _refuse_too_deep(raw: bytes, body: dict[str, Any]) -> None:
@@ -144,8 +168,11 @@ def _count(body: dict[str, Any], name: str, *, most: int) -> int | None:
 
 
 def _prompt_size(raw: bytes, body: dict[str, Any]) -> tuple[int, int]:
-    """Return the bytes of text in the request and how many media are inlined in it."""
-    if b'"image_url"' not in raw and b'"input_audio"' not in raw and b'"file"' not in raw:
+    """Return the bytes of text in the request and how many media are inlined in it.
+
+    A file counts by its bytes: it may be all text.
+    """
+    if b'"image_url"' not in raw and b'"input_audio"' not in raw:
         return len(raw), 0
     media = 0
     inlined = 0
@@ -153,7 +180,9 @@ def _prompt_size(raw: bytes, body: dict[str, Any]) -> tuple[int, int]:
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict) and part.get("type") in ("image_url", "input_audio", "file"):
-                media += 1
-                inlined += len(orjson.dumps(part))
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind in ("image_url", "input_audio"):
+                medium = len(orjson.dumps(part.get(kind)))
+                media += max(1, medium // MEDIA_BYTES) if kind == "input_audio" else 1
+                inlined += medium
     return max(0, len(raw) - inlined), media

@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from aiohttp import ClientResponse
@@ -21,12 +21,13 @@ from billing import requests
 from billing.pricing import Usage
 from billing.requests import InsufficientFlux, Replay, SpendingLimits
 from billing.settlements import Charged, Settlement, Ticket
-from llmrouter import failures, limits, owners, telemetry, upstream
+from llmrouter import failures, limits, owners, reports, telemetry, tokenizers, upstream
 from llmrouter.attempts import Walk
 from llmrouter.failures import AttemptFailed
 from llmrouter.limits import Admission
 from llmrouter.orders import Order
 from llmrouter.planning import Attempt, Plan
+from llmrouter.reports import Course
 from llmrouter.routes import Route
 
 logger = logging.getLogger(__name__)
@@ -103,9 +104,11 @@ class PaidRequest(ABC):
         try:
             return await self.produce()
         except BaseException as failure:
+            if self._closing:
+                raise
             if not self._opened:
                 limits.release(self.admission, tokens=0)
-            elif not self._closing:
+            else:
                 logger.exception("A paid request failed", extra={"request": str(self.ticket.id)})
                 settlement = self._settlement("server_error", self.delivered(), completed=False)
                 settlement.error_code = type(failure).__name__
@@ -127,6 +130,14 @@ class PaidRequest(ABC):
     def delivered(self) -> Usage | None:
         """Return what the client has received so far, as usage; None is nothing."""
         return None
+
+    async def count(self, answer: list[Any] | None) -> Usage | None:
+        """Count an answer whose usage nobody reported, if the model's tokenizer is known."""
+        if not self.route.tokenizer or answer is None:
+            return None
+        return await tokenizers.count_exchange(
+            self.route.tokenizer, messages=self.order.body.get("messages"), answer=answer
+        )
 
     def leave(self) -> None:
         """The client is gone: let the upstream finish if it is about to, else cancel it."""
@@ -164,6 +175,8 @@ class PaidRequest(ABC):
             telemetry.refused_for_flux()
             raise
         if isinstance(opened, Replay):
+            self._closing = True
+            limits.release(self.admission, tokens=0)
             return opened
         self._opened = True
         self.max_tokens = self.order.fit(self.ticket.price, self.route, opened)
@@ -194,6 +207,7 @@ class PaidRequest(ABC):
             body=self.order.body_for(attempt, self.max_tokens),
             first_byte_s=min(attempt.upstream.timeout_s, self.bounds.first_byte_s),
             idle_s=self.bounds.idle_s,
+            is_stream=self.order.stream,
         )
         try:
             return response, await self._accept(response)
@@ -234,7 +248,8 @@ class PaidRequest(ABC):
         usage = settlement.usage
         limits.release(self.admission, tokens=usage.prompt + usage.completion if usage else 0)
         charged = await requests.settle(settlement)
-        self._report(settlement, charged)
+        course = Course(self.walk, self.first_byte_at, self.traceparent)
+        reports.ended(course, settlement, charged)
         return charged
 
     def _settlement(self, outcome: str, usage: Usage | None, *, completed: bool) -> Settlement:
@@ -251,47 +266,4 @@ class PaidRequest(ABC):
             status=200 if attempt else None,
             duration_ms=round((time.perf_counter() - self.began) * 1000),
             ttft_ms=round(self.first_byte_at * 1000) if self.first_byte_at else None,
-        )
-
-    def _report(self, settlement: Settlement, charged: Charged) -> None:
-        usage = settlement.usage
-        if logger.isEnabledFor(logging.INFO):
-            logger.info(
-                "Chat completion ended",
-                extra={
-                    "user": self.ticket.user_id,
-                    "model": self.ticket.model,
-                    "stream": self.ticket.stream,
-                    "outcome": settlement.outcome,
-                    "status": settlement.status,
-                    "attempts": settlement.attempts,
-                    "duration_ms": settlement.duration_ms,
-                    "prompt_tokens": usage.prompt if usage else None,
-                    "completion_tokens": usage.completion if usage else None,
-                    "flux": charged.charged,
-                    "unbilled": charged.unbilled,
-                },
-            )
-        if telemetry.is_enabled():
-            telemetry.request_ended(self._telemetry(settlement, charged))
-
-    def _telemetry(self, settlement: Settlement, charged: Charged) -> telemetry.Report:
-        usage = settlement.usage
-        interrupted = None
-        if settlement.outcome != "completed" and self.walk.attempt is not None:
-            interrupted = "before_first_chunk" if self.first_byte_at is None else "mid_stream"
-        return telemetry.Report(
-            model=self.ticket.model,
-            stream=self.ticket.stream,
-            status=settlement.status or 0,
-            duration_s=settlement.duration_ms / 1000,
-            ttft_s=self.first_byte_at,
-            flux=charged.charged,
-            unbilled=charged.unbilled,
-            input_tokens=usage.prompt if usage else None,
-            output_tokens=usage.completion if usage else None,
-            interrupted=interrupted,
-            attempt=self.walk.attempt,
-            depth=len(self.walk.failures),
-            traceparent=self.traceparent,
         )

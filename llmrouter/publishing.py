@@ -16,7 +16,7 @@ from airi_server.kernel import database
 from airi_server.kernel.errors import Conflict, NotFound
 from airi_server.runtime import published
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter import changes, envelope, provider_keys, routes, rows, tree
+from llmrouter import changes, envelope, provider_keys, routes, rows, telemetry, tree
 from llmrouter.models import NOTE_LENGTH, RouterRevision
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ async def load() -> routes.Table | None:
     if not found:
         return None
     number, text = found[0]
+    telemetry.config_reloaded("version")
     try:
         return routes.compile(tree.parse_json(text), number)
     except tree.InvalidTree:

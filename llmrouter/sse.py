@@ -6,7 +6,9 @@ frames with usage, an error or the end marker are taken apart.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,12 +34,12 @@ class StreamReader:
     client sees the end. The usage chunk we asked for is left out unless the caller wanted it.
     """
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, *, hide_usage: bool, choices: int = 1) -> None:
         self.frames = 0
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.end_marker = b""
-        self.finished = False
+        self._unfinished = choices
         self._hide_usage = hide_usage
         self._held = b""
         self._in_long_frame = False
@@ -48,11 +50,21 @@ class StreamReader:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may be forwarded now: whole frames, as they came."""
-        if not self._held and chunk.endswith(b"\n\n") and not _INTERESTING.search(chunk):
-            self._keep(chunk, chunk.count(b"\ndata:") + chunk.startswith(b"data:"))
-            return chunk
-        self._held += chunk
-        return self._take_frames()
+        data = self._held + chunk if self._held else chunk
+        if self._in_long_frame:
+            self._held = data
+            return self._take_frames()
+        found = _first_interesting(data)
+        # Whole frames in front of the first one we have to look at pass as they are.
+        plain = data[: data.rfind(b"\n\n", 0, len(data) if found is None else found) + 2]
+        if len(plain) < len(b"\n\n"):
+            plain = b""
+        else:
+            self._keep(plain, plain.count(b"\ndata:") + plain.startswith(b"data:"))
+        self._held = data[len(plain) :]
+        if found is None and len(self._held) <= MAX_HELD_BYTES:
+            return plain
+        return plain + self._take_frames()
 
     def close(self) -> bytes:
         """Return what may still be forwarded now that the upstream has ended cleanly.
@@ -77,12 +89,11 @@ class StreamReader:
     @property
     def is_whole(self) -> bool:
         """Whether the upstream said that the answer is complete, and reported no error."""
-        return self.error is None and (self.finished or bool(self.end_marker))
+        return self.error is None and (self._unfinished <= 0 or bool(self.end_marker))
 
     def estimate(self, prompt_estimate: int) -> Usage:
         """Return a guess at the usage: what was forwarded, a token for each frame at least."""
-        kept = _BOUNDARY.split(b"".join(self._kept))
-        text_bytes, with_text = usage.text_of_chunks(map(payload_of, kept))
+        text_bytes, with_text = usage.text_of_chunks(self._payloads())
         unkept = self.frames - self._kept_frames
         guess = usage.estimated(
             prompt_estimate=prompt_estimate,
@@ -91,10 +102,20 @@ class StreamReader:
         )
         return replace(guess, completion=guess.completion + unkept)
 
+    def deltas(self) -> list[Any] | None:
+        """Return what was forwarded as deltas, or None if not all of it was kept."""
+        if self._long_bytes or self.frames > self._kept_frames:
+            return None
+        chunks = usage.choices_in(self._payloads())
+        return [delta for choices in chunks for delta in usage.messages_of(choices)]
+
+    def _payloads(self) -> Iterator[bytes]:
+        return map(payload_of, _BOUNDARY.split(b"".join(self._kept)))
+
     def _keep(self, forwarded: bytes, frames: int) -> None:
         self.frames += frames
-        if not self.finished and _FINISHED.search(forwarded):
-            self.finished = True
+        if self._unfinished > 0:
+            self._unfinished -= len(_FINISHED.findall(forwarded))
         if self._kept_bytes < MAX_KEPT_BYTES:
             self._kept.append(forwarded)
             self._kept_bytes += len(forwarded)
@@ -139,19 +160,37 @@ class StreamReader:
     def _read(self, chunk: dict[str, Any]) -> bool:
         if error := chunk.get("error"):
             self.error = error if isinstance(error, dict) else {"message": str(error)[:200]}
+            return False  # what a provider says is passed on sanitized, at the end
         if not isinstance(chunk.get("usage"), dict):
             return True
         self.usage = usage.reported(chunk["usage"]) or self.usage
         return bool(chunk.get("choices")) or not self._hide_usage
 
 
-def has_data(head: bytes) -> bool:
-    """Return whether a whole frame with data has arrived: comments keep a connection alive."""
+def _first_interesting(data: bytes) -> int | None:
+    """Return where the first thing stands that needs a look; four searches beat one pattern."""
+    if b'"usage"' in data or b"[DONE]" in data or b'"error"' in data or b"\r" in data:
+        found = _INTERESTING.search(data)
+        return found.start() if found else None
+    return None
+
+
+def first_data(head: bytes) -> bytes:
+    """Return the payload of the first whole frame with data; comments keep a connection alive."""
     start = 0
     for boundary in _BOUNDARY.finditer(head):
-        if payload_of(head[start : boundary.end()]):
-            return True
+        if data := payload_of(head[start : boundary.end()]):
+            return data
         start = boundary.end()
+    return b""
+
+
+def is_error(data: bytes) -> bool:
+    """Return whether a frame's payload is an error object instead of a chunk."""
+    if b'"error"' not in data:
+        return False
+    with contextlib.suppress(ValueError, AttributeError):
+        return bool(usage.decode(data).get("error"))
     return False
 
 

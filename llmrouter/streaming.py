@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
@@ -19,7 +20,7 @@ from billing import requests
 from billing.pricing import Usage
 from billing.requests import Replay
 from billing.settlements import Charged
-from llmrouter import owners, sse, upstream
+from llmrouter import failures, owners, sse, upstream
 from llmrouter.completion import stored
 from llmrouter.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
 from llmrouter.paid import Answer, PaidRequest
@@ -50,7 +51,9 @@ class Streaming(PaidRequest):
     reader: StreamReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = StreamReader(hide_usage=not self.order.wants_usage)
+        self.reader = StreamReader(
+            hide_usage=not self.order.wants_usage, choices=self.order.choices
+        )
 
     def leave(self) -> None:
         self.relay.leave()
@@ -87,14 +90,13 @@ class Streaming(PaidRequest):
         """Read up to the first whole frame: an error in it is still another upstream's chance."""
         if response.content_type in NOT_STREAMS:
             raise AttemptFailed(BAD_ANSWER, status=response.status)
-        head = b""
+        head = data = b""
         async for chunk in upstream.chunks(response):
             head += chunk
-            if sse.has_data(head) or len(head) > MAX_HEAD_BYTES:
+            data = sse.first_data(head)
+            if data or len(head) > MAX_HEAD_BYTES:
                 break
-        probe = StreamReader(hide_usage=False)
-        probe.feed(head)
-        if not head or probe.error is not None:
+        if not head or sse.is_error(data):
             raise AttemptFailed(BAD_ANSWER, status=response.status)
         return head
 
@@ -127,13 +129,15 @@ class Streaming(PaidRequest):
         loop = asyncio.get_running_loop()
         reader, relay = self.reader, self.relay
         next_checkpoint = loop.time() + CHECKPOINT_S
+        ending = False
         relay.put(reader.feed(head))
         async for chunk in upstream.chunks(response):
             if forwarded := reader.feed(chunk):
                 relay.put(forwarded)
-            if reader.end_marker:
+            if reader.end_marker and not ending:
                 # All that can follow is the end of the body, which frees the connection.
-                timer.reschedule(loop.time() + 1)
+                ending = True
+                timer.reschedule(min(timer.when() or math.inf, loop.time() + 1))
             if relay.is_full:
                 await relay.room()
             if loop.time() >= next_checkpoint:
@@ -143,7 +147,8 @@ class Streaming(PaidRequest):
 
     async def _finish(self, outcome: str) -> Charged:
         """Settle, then let the end of the stream go."""
-        settlement = self._settlement(outcome, self.delivered(), completed=outcome == "completed")
+        used = self.reader.usage or await self.count(self.reader.deltas()) or self.delivered()
+        settlement = self._settlement(outcome, used, completed=outcome == "completed")
         settling = owners.own(self.settle(settlement))
         await asyncio.wait({settling}, timeout=LAST_FRAME_S)
         if outcome == "completed":
@@ -151,15 +156,15 @@ class Streaming(PaidRequest):
                 self.relay.put(self.reader.end_marker)
             self.relay.end()
         else:
-            if self.reader.error is None:
-                self.relay.put(sse.error_frame(_interruption(outcome)))
+            self.relay.put(sse.error_frame(_interruption(outcome, self.reader.error)))
             self.relay.end(aborted=True)
-        return await settling
+        return await asyncio.shield(settling)
 
 
-def _interruption(outcome: str) -> dict[str, Any]:
+def _interruption(outcome: str, error: dict[str, Any] | None) -> dict[str, Any]:
     code = "SERVICE_UNAVAILABLE" if outcome == "shutdown" else "BAD_GATEWAY"
-    message = "The stream was interrupted."
+    said = failures.sanitized(error.get("message")) if error else ""
+    message = said or "The stream was interrupted."
     return {
         "error": {"message": message, "type": "server_error", "param": None, "code": code},
         "message": message,

@@ -17,9 +17,9 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span
 
 from airi_server.kernel import instance
-from llmrouter.failures import CONNECT, DECRYPT, TIMEOUT, Failure
 
 if TYPE_CHECKING:
+    from llmrouter.failures import Failure
     from llmrouter.planning import Attempt
 
 _meter: Final = metrics.get_meter("airi.llmrouter")
@@ -172,17 +172,16 @@ def _attributes(report: Report) -> Mapping[str, str | int | bool]:
 def attempt_failed(failure: Failure) -> None:
     if _exporting.tracer is None:
         return
-    reason = TIMEOUT if failure.reason == CONNECT else failure.reason
+    reason = "timeout" if failure.is_timeout else failure.reason
     FALLBACKS.add(1, {"provider": failure.provider, "from_key": failure.key, "reason": reason})
     if failure.status is not None:
         UPSTREAM_ERRORS.add(1, {"provider": failure.provider, "status_code": failure.status})
 
 
-def exhausted(failures: Sequence[Failure]) -> None:
+def exhausted(tried: Sequence[Failure]) -> None:
     """Count each upstream that nobody answered at, and whether all of them said the same."""
     if _exporting.tracer is None:
         return
-    tried = [failure for failure in failures if failure.reason != DECRYPT]
     for provider in {(failure.upstream, failure.provider) for failure in tried}:
         KEY_EXHAUSTED.add(1, {"provider": provider[1]})
     statuses = {failure.status for failure in tried}

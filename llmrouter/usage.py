@@ -5,8 +5,9 @@ Pure. A report that does not make sense counts as missing, never as an error.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn, TypeGuard
 
 import orjson
@@ -67,11 +68,17 @@ def text_bytes_of(choices: Any) -> int:
     return sum(_generated(choice) for choice in choices if isinstance(choice, dict))
 
 
+def messages_of(choices: Any) -> list[Any]:
+    """Return the messages of an answer's choices, or the deltas of a chunk's."""
+    found = [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+    return [choice.get("message") or choice.get("delta") for choice in found]
+
+
 def _generated(choice: dict[str, Any]) -> int:
     message = choice.get("message") or choice.get("delta")
     if not isinstance(message, dict):
         return 0
-    parts = (message.get(name) for name in ("content", "refusal", "reasoning_content"))
+    parts = (message.get(name) for name in ("content", "refusal", "reasoning_content", "reasoning"))
     size = sum(len(part.encode(errors="replace")) for part in parts if isinstance(part, str))
     if calls := message.get("tool_calls"):
         size += _size_of(calls) // 2
@@ -90,15 +97,13 @@ def text_of_chunks(payloads: Iterable[bytes]) -> tuple[int, int]:
 
     What cannot be read counts nothing.
     """
-    size = chunks_with_text = 0
+    sizes = [text_bytes_of(choices) for choices in choices_in(payloads)]
+    return sum(sizes), sum(size > 0 for size in sizes)
+
+
+def choices_in(payloads: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the choices of each chunk of a stream that can be read."""
     for payload in payloads:
-        if not payload.startswith(b"{"):
-            continue
-        try:
-            chunk = decode(payload)
-        except ValueError:
-            continue
-        text = text_bytes_of(chunk.get("choices"))
-        size += text
-        chunks_with_text += text > 0
-    return size, chunks_with_text
+        if payload.startswith(b"{"):
+            with contextlib.suppress(ValueError):
+                yield decode(payload).get("choices")

@@ -38,7 +38,7 @@ def _flush_without_triggers(self, *args, **kwargs):
     ]
 
 
-DatabaseOperations.sql_flush = _flush_without_triggers
+DatabaseOperations.sql_flush = _flush_without_triggers  # type: ignore[method-assign]  # the point
 
 
 @pytest_asyncio.fixture
@@ -52,6 +52,23 @@ async def hot(transactional_db):
     assert owners.count() == 0, "a paid request was left behind"
     for close in (upstream_client.close, notify.close, redis.close, database.close):
         await close()
+
+
+@pytest.fixture
+def still(monkeypatch):
+    """Return what a test awaits before it counts: nothing but its own requests is sent after."""
+
+    async def hold_off():
+        async with asyncio.timeout(5):
+            while not redis.link().is_up:
+                redis.link().dial()
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(1.5 * health.CATCH_UP_PAUSE_S)
+        await published.refresh()
+        # Neither the regular poll nor a late hint falls into what is counted.
+        monkeypatch.setattr(published._Watch, "is_fresh", lambda _watch: True)
+
+    return hold_off
 
 
 @pytest_asyncio.fixture
@@ -117,7 +134,6 @@ async def served(hot):
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
         server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.005)

@@ -6,9 +6,10 @@ prepared on first use, and each call of `fetch` is one round trip and one transa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from django.conf import settings
@@ -20,6 +21,8 @@ from airi_server.kernel.loops import PerLoop
 
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
+ANSWER_S: Final = 12.0
+"""Just above the statement timeout: a connection that is silent for longer is dead."""
 AWAY = (psycopg.OperationalError, PoolTimeout)
 """The database is away, busy or lost the connection; trying again later is right."""
 
@@ -50,6 +53,10 @@ def _conninfo() -> str:
         port=str(database["PORT"]),
         application_name=instance.APPLICATION_NAME,
         connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=15_000,
         options="-c lock_timeout=2s -c statement_timeout=10s -c jit=off "
         "-c idle_in_transaction_session_timeout=10s -c timezone=UTC",
     )
@@ -88,8 +95,14 @@ async def execute(lent: Connection, sql: str, params: Mapping[str, Any]) -> list
     """Run one prepared statement, which is its own transaction, and return every row."""
     global round_trips  # noqa: PLW0603  a process-wide count is what the tests assert
     round_trips += 1
-    cursor = await lent.execute(sql.encode(), params, prepare=True)
-    return await cursor.fetchall() if cursor.description else []
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            cursor = await lent.execute(sql.encode(), params, prepare=True)
+            return await cursor.fetchall() if cursor.description else []
+    except TimeoutError as silent:
+        # The server's own time-outs have passed: this connection leads nowhere.
+        lent.pgconn.finish()
+        raise psycopg.OperationalError("no answer from the database") from silent
 
 
 async def fetch(sql: str, params: Mapping[str, Any]) -> list[Row]:
@@ -100,7 +113,9 @@ async def fetch(sql: str, params: Mapping[str, Any]) -> list[Row]:
     try:
         async with connection() as lent:
             return await execute(lent, sql, params)
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as away:
+        if not was_lost(away):
+            raise
         async with connection() as lent:
             return await execute(lent, sql, params)
 

@@ -34,6 +34,7 @@ class DomainError(Exception):
         self.details = details
         self.retry_after_s = retry_after_s
         self.param = param
+        self.closes_connection = False
 
 
 class InvalidRequest(DomainError):

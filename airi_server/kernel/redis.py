@@ -21,6 +21,7 @@ from django.conf import settings
 from airi_server.kernel.loops import PerLoop
 
 COMMAND_TIMEOUT_S: Final = 0.1
+SILENT_S: Final = 1.0
 MAX_PENDING: Final = 10_000
 PAUSES_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -58,6 +59,7 @@ class RedisLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._attempt = 0
+        self._progress_at = 0.0
         self._dialing: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -82,8 +84,6 @@ class RedisLink(asyncio.Protocol):
                 )
         except (OSError, TimeoutError):
             self._retry_later()
-        else:
-            self._attempt = 0
         finally:
             self._dialing = None
 
@@ -105,6 +105,8 @@ class RedisLink(asyncio.Protocol):
             self._on_up()
 
     def data_received(self, data: bytes) -> None:
+        self._attempt = 0
+        self._progress_at = self._loop.time()
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             if self._on_push and isinstance(reply, list) and reply[0] == b"message":
@@ -136,10 +138,10 @@ class RedisLink(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         future.add_done_callback(_mark_retrieved)
         if self._transport is None or len(self._waiting) >= MAX_PENDING:
-            self.dial()
             future.set_exception(RedisAway("not connected"))
             return future
         commands_sent += 1
+        self._drop_if_silent()
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._waiting.append(future)
@@ -149,6 +151,14 @@ class RedisLink(asyncio.Protocol):
     def tell(self, *command: str | bytes | int | float) -> None:
         """Send a command whose reply nobody needs."""
         self.send(*command).cancel()
+
+    def _drop_if_silent(self) -> None:
+        """Cut a connection that has answered nothing for a while: waiting is over for everybody."""
+        now = self._loop.time()
+        if not self._waiting:
+            self._progress_at = now
+        elif now - self._progress_at > SILENT_S and self._transport is not None:
+            self._transport.abort()
 
     async def ask(self, *command: str | bytes | int | float) -> Any:
         """Send a command and wait for its reply, briefly.

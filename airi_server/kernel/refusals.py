@@ -46,6 +46,8 @@ def headers(error: DomainError) -> dict[str, str]:
     found: dict[str, str] = {}
     if error.retry_after_s is not None:
         found["Retry-After"] = str(error.retry_after_s)
+    if error.closes_connection:
+        found["Connection"] = "close"
     if error.status == 402:
         # A balance does not grow by trying again; the official SDKs honor this.
         found["x-should-retry"] = "false"

@@ -7,6 +7,7 @@ Each app defines its own in its `options` module; the names and defaults are the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,8 @@ from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError, InvalidRequest, Unavailable
 from airi_server.runtime import published
 from airi_server.runtime.models import OptionRevision
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 UNSET: Final[Any] = object()
@@ -129,10 +132,15 @@ def put(name: str, value: Any, *, by: str, at: datetime, note: str = "") -> Opti
 
 
 async def _load() -> dict[str, Any]:
-    rows = await database.fetch(NEWEST_SQL, {})
-    return {
-        name: REGISTRY[name].parse(orjson.loads(value)) for name, value in rows if name in REGISTRY
-    }
+    """Read every value; one that this version cannot read counts as not set."""
+    values = {}
+    for name, value in await database.fetch(NEWEST_SQL, {}):
+        try:
+            if name in REGISTRY:
+                values[name] = REGISTRY[name].parse(orjson.loads(value))
+        except InvalidRequest:
+            logger.exception("A setting cannot be read: its default counts", extra={"option": name})
+    return values
 
 
 _copies: published.Published[dict[str, Any]] = published.Published("options", _load)

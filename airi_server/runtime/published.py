@@ -78,10 +78,11 @@ class _Watch:
             changes = _changes
             try:
                 await self._load_what_is_behind()
-            except database.AWAY:
+            except Exception:
                 if len(self.copies) < len(_kinds):
                     raise
-                logger.warning("Kept a possibly stale copy: the database is away")
+                # The database is away, or holds what this version cannot read.
+                logger.exception("Kept a possibly stale copy")
                 self.due = self.loop.time() + RETRY_S
             else:
                 self.due = self.loop.time() + POLL_S

@@ -18,6 +18,9 @@ BEGIN
     SET state = 'streaming',
         first_byte_at = coalesce(l.first_byte_at, clock_timestamp()),
         checkpoint = greatest(l.checkpoint, r.checkpoint)
-    FROM json_to_recordset(p_rows) AS r (id uuid, checkpoint int)
+    FROM (
+        SELECT m.id, max(m.checkpoint) AS checkpoint
+        FROM json_to_recordset(p_rows) AS m (id uuid, checkpoint int) GROUP BY m.id
+    ) AS r
     WHERE l.id = r.id AND l.state IN ('open', 'streaming');
 END $$;

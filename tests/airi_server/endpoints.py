@@ -39,9 +39,6 @@ KEY = {
     "allowedModels": [],
     "allowedAddresses": [],
     "limits": {"day": 1},
-    "requestsPerMinute": 0,
-    "tokensPerMinute": 0,
-    "parallelRequests": 0,
 }
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EXAMPLES = {

@@ -51,17 +51,25 @@ async def open_to(served):
     return await asyncio.open_connection(host, int(port))
 
 
+def head_of(path, key, *headers):
+    """Return the head of a POST as bytes."""
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {key}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 class TestSlowBody:
     @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/keys", "/api/v1/flux"])
     async def test_is_given_up(self, served, monkeypatch, path):
         monkeypatch.setattr(entry, "BODY_TIMEOUT_S", 0.2)
+        caller = await gateway.caller()
         reader, writer = await open_to(served)
-        writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{".encode())
+        writer.write(head_of(path, caller.key, "content-length: 9") + b"{")
 
         async with asyncio.timeout(2):
             head = await reader.readuntil(b"\r\n\r\n")
 
         assert b" 408 " in head.split(b"\r\n")[0]
+        assert b"connection: close" in head.lower()
         writer.close()
 
     async def test_in_small_pieces_is_read(self, served, upstream):
@@ -81,9 +89,10 @@ class TestSlowBody:
 
 class TestClientLeft:
     async def test_before_its_body_came_is_no_error(self, served, caplog):
+        caller = await gateway.caller()
         for path in ("/v1/chat/completions", "/api/v1/keys"):
             _, writer = await open_to(served)
-            writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{".encode())
+            writer.write(head_of(path, caller.key, "content-length: 9") + b"{")
             await writer.drain()
             await asyncio.sleep(0.02)
             writer.transport.abort()

@@ -140,13 +140,13 @@ class TestHold:
         granted = min(hold.wanted, max(free, hold.floor))
 
         tokens = pricing.affordable_tokens(
-            price, hold=granted, prompt_bound=bound, max_tokens=max_tokens
+            price, hold=granted, prompt=estimate, max_tokens=max_tokens
         )
 
         least = min(pricing.USEFUL_TOKENS, max_tokens)
         assert least <= tokens <= max_tokens
         if tokens > least:
-            assert price.of_tokens(bound, tokens) <= granted
+            assert price.of_tokens(estimate, tokens) <= granted
 
 
 class TestCostOf:

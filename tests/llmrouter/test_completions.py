@@ -34,10 +34,11 @@ class TestChat:
         (entry,) = await gateway.debits(caller.user_id)
         assert (entry.request_id, entry.description) == (f"llm:{row.id}", "llm_request")
 
-    async def test_is_two_round_trips_and_no_redis_command(self, served, upstream):
+    async def test_is_two_round_trips_and_no_redis_command(self, served, upstream, still):
         caller = await gateway.caller()
         await gateway.route(upstream.base_url)
         await served.post(PATH, BODY, caller.key)
+        await still()
         trips, commands = database.round_trips, redis.commands_sent
 
         await served.post(PATH, BODY, caller.key)

@@ -10,10 +10,8 @@ from django.core.signals import request_finished, request_started
 
 from airi_server import asgi
 from airi_server.kernel import database, redis
-from llmrouter import health
 from tests.factories import gateway
 from tests.fakes.upstream import answer, stream
-from tests.llmrouter.test_health import up
 
 pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
@@ -31,19 +29,18 @@ class Counts:
         return (b - a for a, b in zip(self._begin, now, strict=True))
 
 
-async def ready(served, upstream, **key_settings):
+async def ready(served, upstream, still, **key_settings):
     """Return a caller whose first request has been made: connections and copies are there."""
     caller = await gateway.caller(flux=100_000, **key_settings)
     await gateway.route(upstream.base_url)
     await served.post(PATH, BODY, caller.key)
-    await up(redis.link())
-    await asyncio.sleep(1.5 * health.CATCH_UP_PAUSE_S)
+    await still()
     return caller
 
 
 class TestCounts:
-    async def test_plain_streamed_and_read(self, served, upstream):
-        caller = await ready(served, upstream)
+    async def test_plain_streamed_and_read(self, served, upstream, still):
+        caller = await ready(served, upstream, still)
 
         counts = Counts()
         await served.post(PATH, BODY, caller.key)
@@ -65,8 +62,8 @@ class TestCounts:
         trips, _ = counts
         assert trips == 0
 
-    async def test_many_at_once_share_their_round_trips(self, served, upstream):
-        caller = await ready(served, upstream)
+    async def test_many_at_once_share_their_round_trips(self, served, upstream, still):
+        caller = await ready(served, upstream, still)
         upstream.script(answer(after_s=0.2))
 
         counts = Counts()
@@ -77,8 +74,10 @@ class TestCounts:
         assert trips < 100
         assert commands == 0
 
-    async def test_a_limited_key_waits_for_redis_once(self, served, upstream):
-        caller = await ready(served, upstream, requests_per_minute=1000, tokens_per_minute=10**6)
+    async def test_a_limited_key_waits_for_redis_once(self, served, upstream, still):
+        caller = await ready(
+            served, upstream, still, requests_per_minute=1000, tokens_per_minute=10**6
+        )
 
         counts = Counts()
         await served.post(PATH, BODY, caller.key)
@@ -90,9 +89,9 @@ class TestCounts:
 
 class TestEntry:
     async def test_200_at_once_start_no_thread_and_no_machinery_of_djangos(
-        self, served, upstream, monkeypatch
+        self, served, upstream, still, monkeypatch
     ):
-        caller = await ready(served, upstream)
+        caller = await ready(served, upstream, still)
         upstream.script(answer(after_s=0.3))
         seen = []
         handler = asgi._http._application
@@ -128,12 +127,12 @@ class TestEntry:
 
 class TestIsolation:
     async def test_i24_stalled_upstreams_leave_the_database_to_others(
-        self, served, upstream, settings
+        self, served, upstream, still, settings
     ):
         """With 50 requests waiting for their upstream, four connections serve everybody else."""
         await database.close()
         settings.HOT_POOL_MAX = 4
-        caller = await ready(served, upstream)
+        caller = await ready(served, upstream, still)
         upstream.script(answer(after_s=1.5))
         upstream.seen.clear()
         stalled = [asyncio.create_task(served.post(PATH, BODY, caller.key)) for _ in range(50)]

@@ -121,7 +121,7 @@ class TestHold:
     @pytest.mark.parametrize(("hold", "fits"), [(5, 1_000), (2, 967), (1, 467), (50, 1_000)])
     def test_fits_the_answer_to_what_is_held(self, hold, fits):
         order = parse(max_tokens=1000, n=2)
-        order.prompt_bound = 66
+        order.prompt_estimate = 66
 
         assert order.fit(PRICE, route_of(), hold) == fits
 

@@ -75,9 +75,7 @@ def main(rows: int) -> int:
 def measure(url: str, rows: int) -> int:
     environment = {**os.environ, "DATABASE_URL": url}
     manage = [sys.executable, "manage.py"]
-    subprocess.run(
-        [*manage, "migrate", "--verbosity", "0"], env=environment, check=True
-    )
+    subprocess.run([*manage, "migrate", "--verbosity", "0"], env=environment, check=True)
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.ClientCursor) as session:
         session.execute(FILL_SQL, {"users": rows // 200, "each": 200})
         session.execute("VACUUM ANALYZE")

@@ -18,11 +18,12 @@ BODY = {"model": "chat-default", "messages": [{"role": "user", "content": "Hello
 TOGETHER = 64
 
 
-async def test_a_stream_is_three_round_trips_and_no_redis_command(served, upstream):
+async def test_a_stream_is_three_round_trips_and_no_redis_command(served, upstream, still):
     caller = await gateway.caller()
     await gateway.route(upstream.base_url)
     upstream.script(stream())
     await served.post(PATH, {**BODY, "stream": True}, caller.key)
+    await still()
     trips, commands = database.round_trips, redis.commands_sent
 
     await served.post(PATH, {**BODY, "stream": True}, caller.key)
@@ -31,10 +32,11 @@ async def test_a_stream_is_three_round_trips_and_no_redis_command(served, upstre
     assert redis.commands_sent - commands == 0
 
 
-async def test_requests_at_once_share_their_round_trips(served, upstream):
+async def test_requests_at_once_share_their_round_trips(served, upstream, still):
     caller = await gateway.caller(flux=100_000)
     await gateway.route(upstream.base_url)
     await served.post(PATH, BODY, caller.key)
+    await still()
     trips = database.round_trips
 
     got = await asyncio.gather(*(served.post(PATH, BODY, caller.key) for _ in range(TOGETHER)))
@@ -43,10 +45,11 @@ async def test_requests_at_once_share_their_round_trips(served, upstream):
     assert database.round_trips - trips < TOGETHER
 
 
-async def test_two_hundred_requests_at_once_start_no_thread(served, upstream):
+async def test_two_hundred_requests_at_once_start_no_thread(served, upstream, still):
     caller = await gateway.caller(flux=100_000)
     await gateway.route(upstream.base_url)
     await served.post(PATH, BODY, caller.key)
+    await still()
     before = set(threading.enumerate())
 
     got = await asyncio.gather(*(served.post(PATH, BODY, caller.key) for _ in range(200)))

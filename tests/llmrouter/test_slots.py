@@ -1,0 +1,150 @@
+"""Places for parallel requests are given back, renewed and lapse; owners outlive callers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import orjson
+import pytest
+
+from accounts.auth import Principal
+from airi_server.kernel import redis
+from airi_server.kernel.errors import TooManyRequests
+from airi_server.runtime import published
+from llmrouter import gateway as domain
+from llmrouter import limits
+from tests.factories import gateway
+from tests.fakes.upstream import answer, stream
+
+pytestmark = pytest.mark.asyncio
+PATH = "/v1/chat/completions"
+BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def principal_of(caller, **limit):
+    """Return who is calling, without a limit but those given."""
+    numbers = dict.fromkeys(("limit_day", "limit_month", "limit_total", "expires_at"))
+    rates = {"requests_per_minute": 0, "tokens_per_minute": 0, "parallel_requests": 0, **limit}
+    return Principal(
+        user_id=caller.user_id, api_key_id=caller.key_id, allowed_models=None, **numbers, **rates
+    )
+
+
+async def leases(caller):
+    """Return the leases Redis knows of: request id → when it lapses."""
+    async with asyncio.timeout(5):
+        while not redis.link().is_up:
+            redis.link().dial()
+            await asyncio.sleep(0.005)
+        name = redis.key("limit", f"{{{caller.user_id}}}:{caller.key_id}:slots")
+        told = await redis.link().send("ZRANGE", name, 0, -1, "WITHSCORES")
+    return {told[i].decode(): float(told[i + 1]) for i in range(0, len(told), 2)}
+
+
+class TestGivenBack:
+    async def test_by_an_idempotent_replay(self, served, upstream):
+        caller = await gateway.caller(parallel_requests=1)
+        await gateway.route(upstream.base_url)
+
+        for streamed in (False, True):
+            body = {**BODY, "stream": streamed}
+            upstream.script(stream() if streamed else answer())
+            again = [
+                await served.post(PATH, body, caller.key, **{"Idempotency-Key": f"k{streamed}"})
+                for _ in range(3)
+            ]
+            assert again[0].status == 200
+            assert {response.status for response in again} <= {200, 409}
+            assert (await served.post(PATH, body, caller.key)).status == 200
+
+        assert limits._running == {}
+        assert await leases(caller) == {}
+
+    async def test_by_whoever_is_cancelled_while_it_asks(self, hot):
+        caller = await gateway.caller(flux=0)
+        assert await leases(caller) == {}
+        principal = principal_of(caller, parallel_requests=1)
+        asking = asyncio.create_task(limits.admit(principal, "cancelled"))
+        await asyncio.sleep(0)
+        assert limits._running != {}
+
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+        assert limits._running == {}
+        assert await leases(caller) == {}
+
+
+class TestLease:
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(limits, "LEASE_S", 1.0)
+        monkeypatch.setattr(limits, "RENEW_S", 0.2)
+
+    async def test_is_renewed_while_its_request_runs(self, served, upstream):
+        caller = await gateway.caller(parallel_requests=1)
+        await gateway.route(upstream.base_url)
+        assert await leases(caller) == {}
+        upstream.script(answer(after_s=1.6))
+        running = asyncio.create_task(served.post(PATH, BODY, caller.key))
+        await asyncio.sleep(1.3)
+
+        (lapses_at,) = (await leases(caller)).values()
+
+        assert lapses_at > time.time() + 0.3
+        assert (await running).status == 200
+        assert await leases(caller) == {}
+
+    async def test_lapses_when_its_process_is_gone(self, hot):
+        caller = await gateway.caller(flux=0)
+        assert await leases(caller) == {}
+        principal = principal_of(caller, parallel_requests=1)
+        dead = await limits.admit(principal, "dead")
+        assert dead.slot is not None
+        dead.slot._renewal.cancel()
+        limits.forget()
+        with pytest.raises(TooManyRequests):
+            await limits.admit(principal, "early")
+
+        await asyncio.sleep(1.1)
+        admitted = await limits.admit(principal, "later")
+
+        assert set(await leases(caller)) == {"later"}
+        limits.release(admitted, tokens=0)
+
+
+class TestOwner:
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_is_not_reached_by_the_cancellation_of_who_waits(self, hot, upstream, streamed):
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        await published.refresh()
+
+        async def step(request):
+            await asyncio.sleep(0.4)
+            return await (stream() if streamed else answer())(request)
+
+        upstream.script(step)
+        raw = orjson.dumps({**BODY, "stream": streamed})
+        call = domain.Call(principal_of(caller, parallel_requests=1), raw)
+        asking = asyncio.create_task(domain.chat(call))
+        async with asyncio.timeout(5):
+            while not upstream.seen:
+                await asyncio.sleep(0.01)
+
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+        async with asyncio.timeout(5):
+            while not (await gateway.requests())[0].settled_at:
+                await asyncio.sleep(0.02)
+        (row,) = await gateway.requests()
+        assert (row.state, row.outcome, row.error_code) == ("settled", "completed", None)
+        assert (row.usage_source, row.flux_charged) == ("reported", 1)
+        assert len(await gateway.debits(caller.user_id)) == 1
+        account = await gateway.account(caller.user_id)
+        assert (account.balance, account.held) == (99, 0)
+        assert limits._running == {}
