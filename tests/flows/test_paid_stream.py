@@ -12,7 +12,7 @@ from airi_server.kernel.threads import in_thread
 from llmrouter import tree
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, chunk, frames, refuse, stream
-from tests.llmrouter.test_streams import opened
+from tests.llmrouter.exchanges import opened
 
 pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
