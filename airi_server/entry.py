@@ -26,7 +26,7 @@ from airi_server.kernel import database
 from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from airi_server.runtime import published
-from llmrouter.relay import StreamAborted
+from llmrouter.completions.relay import StreamAborted
 
 Scope = dict[str, Any]
 Message = dict[str, Any]

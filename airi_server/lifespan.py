@@ -17,7 +17,8 @@ from airi_server.entry import Receive, Scope, Send
 from airi_server.health import Draining
 from airi_server.kernel import database, notify, redis
 from airi_server.runtime import published
-from llmrouter import owners, upstream
+from llmrouter import owners
+from llmrouter.routing import upstream
 
 logger = logging.getLogger(__name__)
 GC_THRESHOLDS: Final = (50_000, 50, 100)

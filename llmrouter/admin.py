@@ -20,7 +20,8 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 
 from airi_server.kernel.errors import DomainError
-from llmrouter import forms, publishing, rows, tree
+from llmrouter import forms
+from llmrouter.configuration import publishing, rows, tree
 from llmrouter.models import (
     RouterDefaults,
     RouterKey,

@@ -11,9 +11,10 @@ from ninja import Router
 from accounts.auth import AuthedRequest
 from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import NotFound
-from llmrouter import gateway, publishing, schemas
+from llmrouter import gateway, schemas
+from llmrouter.completions.streaming import Streaming
+from llmrouter.configuration import publishing
 from llmrouter.gateway import Call, Reply
-from llmrouter.streaming import Streaming
 
 REFUSALS: Final[dict[int, type[schemas.OpenAIErrorBody]]] = dict.fromkeys(
     (400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504), schemas.OpenAIErrorBody

@@ -10,5 +10,5 @@ class LLMRouterConfig(AppConfig):
     def ready(self) -> None:
         """Refuse to boot without a usable master key, and register what the process copies."""
         import_module("llmrouter.options")
-        import_module("llmrouter.publishing")
-        import_module("llmrouter.envelope").master_keys()
+        import_module("llmrouter.configuration.publishing")
+        import_module("llmrouter.configuration.envelope").master_keys()

@@ -8,7 +8,7 @@ from django import forms
 from django.forms.models import BaseInlineFormSet
 from pydantic import TypeAdapter, ValidationError
 
-from llmrouter import fields, provider_keys, publishing, tree
+from llmrouter.configuration import fields, provider_keys, publishing, tree
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """One chat completion: admitted, held, routed, answered, settled. Exactly once, however it ends.
 
 `chat` is called by the API and returns what to send. Everything that costs money happens in a
-task the process owns (`llmrouter.paid`), which the response only reads from.
+task the process owns (`llmrouter.completions.paid`), which the response only reads from.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from airi_server.kernel.ids import uuid7
 from billing import prices
 from billing.requests import SpendingLimits
 from billing.settlements import Ticket
-from llmrouter import health, limits, options, orders, owners, planning, publishing
-from llmrouter.attempts import Walk
-from llmrouter.completion import Completion
+from llmrouter import limits, options, owners
+from llmrouter.completions import orders
+from llmrouter.completions.completion import Completion
+from llmrouter.completions.orders import Order
+from llmrouter.completions.paid import Answer, Bounds, PaidRequest
+from llmrouter.completions.streaming import Streaming
+from llmrouter.configuration import publishing
+from llmrouter.configuration.routes import Table
 from llmrouter.limits import Admission
-from llmrouter.orders import Order
-from llmrouter.paid import Answer, Bounds, PaidRequest
-from llmrouter.planning import Plan
-from llmrouter.routes import Table
-from llmrouter.streaming import Streaming
+from llmrouter.routing import health, planning
+from llmrouter.routing.attempts import Walk
+from llmrouter.routing.planning import Plan
 
 KIND: Final = "chat"
 MAX_CLIENT_KEY: Final = 255

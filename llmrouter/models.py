@@ -10,7 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import CheckConstraint, Deferrable, Q, UniqueConstraint
 
-from llmrouter import tree
+from llmrouter.configuration import tree
 
 NOTE_LENGTH = 200
 

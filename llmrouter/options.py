@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from airi_server.runtime.options import define
-from llmrouter.tree import UnspeechUpstream
+from llmrouter.configuration.tree import UnspeechUpstream
 
 Alias = Annotated[str, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]

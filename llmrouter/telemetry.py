@@ -19,8 +19,8 @@ from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span
 from airi_server.kernel import instance
 
 if TYPE_CHECKING:
-    from llmrouter.failures import Failure
-    from llmrouter.planning import Attempt
+    from llmrouter.routing.failures import Failure
+    from llmrouter.routing.planning import Attempt
 
 _meter: Final = metrics.get_meter("airi.llmrouter")
 

@@ -19,8 +19,9 @@ from django.db.backends.postgresql.operations import DatabaseOperations
 
 from airi_server.kernel import database, notify, redis
 from airi_server.runtime import published
-from llmrouter import health, limits, owners
-from llmrouter import upstream as upstream_client
+from llmrouter import limits, owners
+from llmrouter.routing import health
+from llmrouter.routing import upstream as upstream_client
 from tests.fakes.upstream import ScriptedUpstream
 
 _sql_flush = DatabaseOperations.sql_flush

@@ -16,7 +16,7 @@ from airi_server.kernel.errors import DomainError
 from airi_server.launch import processes
 from airi_server.launch.upstreams import Upstream
 from billing import ledger
-from llmrouter import seeding
+from llmrouter.configuration import seeding
 
 _USER: Final = "demo@example.com"
 _ADMIN: Final = "admin@example.com"

@@ -10,7 +10,7 @@ from typing import Final
 
 from accounts import keys, users
 from billing import ledger
-from llmrouter import seeding
+from llmrouter.configuration import seeding
 from tests.bench import upstream
 
 MODEL: Final = "chat-default"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing import pricing
 from billing.pricing import Price, Source, Usage
-from llmrouter import usage as reports
+from llmrouter.completions import usage as reports
 
 
 def default_book(rate: str, flat: int) -> Price:

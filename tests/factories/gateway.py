@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from airi_server.kernel.threads import in_thread
 from billing import ledger
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog
-from llmrouter import publishing, tree
+from llmrouter.configuration import publishing, tree
 from tests.factories import accounts
 from tests.factories import llmrouter as routers
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from airi_server.kernel import database, notify, redis
-from llmrouter import provider_keys, publishing, tree
+from llmrouter.configuration import provider_keys, publishing, tree
 from llmrouter.models import RouterRevision
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

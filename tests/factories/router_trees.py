@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from llmrouter import tree
+from llmrouter.configuration import tree
 from tests.factories.llmrouter import sealed_key
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="|", min_codepoint=32), min_size=1)

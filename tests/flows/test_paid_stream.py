@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 
 from airi_server.kernel.threads import in_thread
-from llmrouter import tree
+from llmrouter.configuration import tree
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, chunk, frames, refuse, stream
 from tests.llmrouter.exchanges import opened

@@ -9,9 +9,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from airi_server.runtime import options as operator_options
-from llmrouter import envelope, health, provider_keys, publishing, rows, tree
+from llmrouter.configuration import envelope, provider_keys, publishing, rows, tree
 from llmrouter.models import RouterRevision
 from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
+from llmrouter.routing import health
 from tests.factories.llmrouter import (
     NOON,
     SECRET,

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
-from llmrouter import envelope, provider_keys, publishing, rows
+from llmrouter.configuration import envelope, provider_keys, publishing, rows
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import chat_model, chat_tree, published, upstream
 from tests.llmrouter.admin_pages import (

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
-from llmrouter import envelope, provider_keys, publishing, rows, tree
+from llmrouter.configuration import envelope, provider_keys, publishing, rows, tree
 from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, sealed_key, upstream
 from tests.llmrouter.admin_pages import (

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from llmrouter import publishing, tree
+from llmrouter.configuration import publishing, tree
 from tests.factories import gateway
 from tests.fakes import raw
 from tests.fakes.raw import RawUpstream
@@ -97,7 +97,7 @@ class TestConnections:
         assert {(row.attempts, row.flux_charged) for row in rows} == {(2, 1)}
 
     async def test_an_endless_body_is_cut_off(self, served, monkeypatch):
-        from llmrouter import upstream as client
+        from llmrouter.routing import upstream as client
 
         monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 500_000)
         monkeypatch.setattr(client.read, "__kwdefaults__", {"at_most": 500_000})

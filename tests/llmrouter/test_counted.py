@@ -9,7 +9,7 @@ import time
 import pytest
 
 from billing.pricing import Source
-from llmrouter import tokenizers
+from llmrouter.completions import tokenizers
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, completion, frames, stream
 from tests.llmrouter.exchanges import closed

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrouter import envelope
+from llmrouter.configuration import envelope
 
 MASTER = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 OTHER = base64.b64encode(b"other-master-key-of-32-bytes-len").decode()

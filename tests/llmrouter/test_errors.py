@@ -135,7 +135,7 @@ class TestBody:
 class TestBug:
     async def test_is_500_and_says_nothing(self, served, upstream, monkeypatch):
         """A crash in the middle of a request still ends its row and gives back its hold."""
-        from llmrouter import upstream as client
+        from llmrouter.routing import upstream as client
 
         async def crash(*_args, **_kwargs):
             raise RuntimeError("secret detail")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airi_server.kernel.threads import in_thread
-from llmrouter import publishing, tree
+from llmrouter.configuration import publishing, tree
 from tests.factories import gateway
 from tests.fakes.upstream import (
     DONE,
@@ -138,7 +138,7 @@ def _ciphertext(index):
 
 
 def _spoil(monkeypatch, lost):
-    from llmrouter import envelope
+    from llmrouter.configuration import envelope
 
     opened = envelope.open_sealed
 

@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 
 from airi_server.kernel import notify, redis
-from llmrouter import failures, health
-from llmrouter.failures import AttemptFailed
-from llmrouter.planning import plan
-from llmrouter.routes import compile as compile_routes
+from llmrouter.configuration.routes import compile as compile_routes
+from llmrouter.routing import failures, health
+from llmrouter.routing.failures import AttemptFailed
+from llmrouter.routing.planning import plan
 from tests.factories import llmrouter as routers
 
 PATH = "/v1/chat/completions"

@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from billing.pricing import Price
-from llmrouter import orders, routes
-from llmrouter.orders import InvalidBody
-from llmrouter.planning import Attempt
+from llmrouter.completions import orders
+from llmrouter.completions.orders import InvalidBody
+from llmrouter.configuration import routes
+from llmrouter.routing.planning import Attempt
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
 from tests.fakes.upstream import answer, completion, stream, usage

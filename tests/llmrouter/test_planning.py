@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrouter import planning, routes
+from llmrouter.configuration import routes
+from llmrouter.routing import planning
 from tests.factories.llmrouter import chat_model, chat_tree, sealed_key, upstream
 
 

@@ -15,7 +15,9 @@ from airi_server.runtime import options as runtime_options
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.published import announce
 from llmrouter import gateway as domain
-from llmrouter import health, options, sse
+from llmrouter import options
+from llmrouter.completions import sse
+from llmrouter.routing import health
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
 from tests.fakes.upstream import answer, frames, hang, refuse, stream

@@ -11,7 +11,7 @@ from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from airi_server.runtime import published as versions
 from airi_server.runtime.models import PublishedVersion
-from llmrouter import envelope, publishing, rows, tree
+from llmrouter.configuration import envelope, publishing, rows, tree
 from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import (
     NOON,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmrouter import health
+from llmrouter.routing import health
 from tests.factories import gateway
 from tests.fakes.upstream import answer, hang, refuse
 
@@ -104,7 +104,7 @@ class TestThroughTheGateway:
 
     async def test_an_upstream_that_outlasts_the_whole_chain_is_not_tripped(self, served, upstream):
         """A caller decides how long an answer gets, so it says nothing about the key."""
-        from llmrouter import tree
+        from llmrouter.configuration import tree
 
         caller = await gateway.caller(flux=1000)
         quick = tree.Defaults(full_chain_timeout_ms=60)

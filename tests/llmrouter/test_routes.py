@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llmrouter import routes, tree
+from llmrouter.configuration import routes, tree
 from tests.factories.llmrouter import chat_model, chat_tree, sealed_key, upstream
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter import envelope, provider_keys, publishing, rows, seeding, slices, tree
+from llmrouter.configuration import envelope, provider_keys, publishing, rows, seeding, slices, tree
 from llmrouter.models import RouterRevision
 from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, upstream

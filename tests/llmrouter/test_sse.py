@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.pricing import Source, Usage
-from llmrouter import sse
-from llmrouter.sse import StreamReader
+from llmrouter.completions import sse
+from llmrouter.completions.sse import StreamReader
 from tests.fakes import upstream as fake
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12)

@@ -11,7 +11,8 @@ from psycopg_pool import PoolTimeout
 
 from airi_server.kernel import database
 from billing import requests as paid_requests
-from llmrouter import streaming, tree
+from llmrouter.completions import streaming
+from llmrouter.configuration import tree
 from tests.factories import gateway
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import DONE, chunk, frames, stream

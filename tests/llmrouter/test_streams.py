@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmrouter import owners, tree
+from llmrouter import owners
+from llmrouter.configuration import tree
 from tests.factories import gateway
 from tests.fakes import raw
 from tests.fakes import upstream as fake

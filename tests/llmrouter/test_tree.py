@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmrouter import changes, tree
+from llmrouter.configuration import changes, tree
 
 KEY = {"id": "openrouter-prod-1", "ciphertext": "v1.a.b.c"}
 

@@ -9,7 +9,7 @@ import time
 import orjson
 import pytest
 
-from llmrouter import orders
+from llmrouter.completions import orders
 from tests.factories import gateway
 from tests.fakes.upstream import answer, completion, usage
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from billing.pricing import MAX_TOKENS, Source, Usage
-from llmrouter import usage
+from llmrouter.completions import usage
 from tests.factories import gateway
 from tests.fakes import upstream as fake
 

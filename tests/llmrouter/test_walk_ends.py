@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from llmrouter import tree
+from llmrouter.configuration import tree
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
 from tests.fakes.upstream import (

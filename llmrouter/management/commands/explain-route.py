@@ -9,7 +9,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from airi_server.kernel.errors import DomainError
-from llmrouter import health, planning, publishing, routes
+from llmrouter.configuration import publishing, routes
+from llmrouter.routing import health, planning
 
 COLUMNS = "#\tupstream\tmodel\tkey\twhy"
 

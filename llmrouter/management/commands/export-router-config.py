@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
-from llmrouter import publishing, tree
+from llmrouter.configuration import publishing, tree
 
 
 class Command(BaseCommand):

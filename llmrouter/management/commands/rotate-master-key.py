@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from llmrouter import envelope, rotation
+from llmrouter.configuration import envelope, rotation
 
 
 class Command(BaseCommand):

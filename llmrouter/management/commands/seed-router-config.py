@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from airi_server import env
 from airi_server.kernel.errors import DomainError
-from llmrouter import seeding, slices, tree
+from llmrouter.configuration import seeding, slices, tree
 
 
 class Command(BaseCommand):

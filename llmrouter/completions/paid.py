@@ -21,14 +21,16 @@ from billing import requests
 from billing.pricing import Usage
 from billing.requests import InsufficientFlux, Replay, SpendingLimits
 from billing.settlements import Charged, Settlement, Ticket
-from llmrouter import failures, limits, owners, reports, telemetry, tokenizers, upstream
-from llmrouter.attempts import Walk
-from llmrouter.failures import AttemptFailed
+from llmrouter import limits, owners, telemetry
+from llmrouter.completions import reports, tokenizers
+from llmrouter.completions.orders import Order
+from llmrouter.completions.reports import Course
+from llmrouter.configuration.routes import Route
 from llmrouter.limits import Admission
-from llmrouter.orders import Order
-from llmrouter.planning import Attempt, Plan
-from llmrouter.reports import Course
-from llmrouter.routes import Route
+from llmrouter.routing import failures, upstream
+from llmrouter.routing.attempts import Walk
+from llmrouter.routing.failures import AttemptFailed
+from llmrouter.routing.planning import Attempt, Plan
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from airi_server.kernel.errors import DomainError
-from llmrouter import envelope, failures, health, telemetry
-from llmrouter.failures import AttemptFailed, Failure, UpstreamRefused
-from llmrouter.planning import Attempt, Plan
-from llmrouter.routes import Key
+from llmrouter import telemetry
+from llmrouter.configuration import envelope
+from llmrouter.configuration.routes import Key
+from llmrouter.routing import failures, health
+from llmrouter.routing.failures import AttemptFailed, Failure, UpstreamRefused
+from llmrouter.routing.planning import Attempt, Plan
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from django.db import transaction
 from pydantic import SecretStr
 
 from airi_server.runtime import options as operator_options
-from llmrouter import changes, provider_keys, publishing, slices, tree
+from llmrouter.configuration import changes, provider_keys, publishing, slices, tree
 from llmrouter.models import NOTE_LENGTH
 from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
 

@@ -9,9 +9,10 @@ from aiohttp import ClientResponse
 
 from billing.pricing import Usage
 from billing.requests import MAX_RESULT_BYTES, Replay
-from llmrouter import upstream, usage
-from llmrouter.failures import BAD_ANSWER, AttemptFailed
-from llmrouter.paid import Answer, PaidRequest
+from llmrouter.completions import usage
+from llmrouter.completions.paid import Answer, PaidRequest
+from llmrouter.routing import upstream
+from llmrouter.routing.failures import BAD_ANSWER, AttemptFailed
 
 JSON: Final = "application/json"
 """The type of every plain answer, whatever the upstream calls it: it was read as JSON."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter import envelope, tree
+from llmrouter.configuration import envelope, tree
 
 MAX_LENGTH: Final = 8192
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from airi_server.kernel.errors import DomainError
-from llmrouter.routes import Key, Route, Table, Upstream
+from llmrouter.configuration.routes import Key, Route, Table, Upstream
 
 Pick = Callable[[], float]
 """Draws a number from 0 up to, and without, 1: `random.random`."""

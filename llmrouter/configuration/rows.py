@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Max, Prefetch
 
-from llmrouter import envelope, provider_keys, tree
+from llmrouter.configuration import envelope, provider_keys, tree
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
 
 Model = tree.LLMModel | tree.TTSModel

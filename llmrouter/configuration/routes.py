@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from llmrouter import fields, tree
+from llmrouter.configuration import fields, tree
 
 DEFAULT_IDLE_TIMEOUT_S: Final = 60.0
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from billing.pricing import Usage
-from llmrouter import usage
+from llmrouter.completions import usage
 
 _INTERESTING: Final = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"\s*:|\r')
 _FINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*"')

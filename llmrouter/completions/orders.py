@@ -13,8 +13,8 @@ import orjson
 
 from airi_server.kernel.errors import InvalidRequest
 from billing.pricing import Hold, Price, affordable_tokens, hold_for
-from llmrouter.planning import Attempt
-from llmrouter.routes import Route
+from llmrouter.configuration.routes import Route
+from llmrouter.routing.planning import Attempt
 
 MAX_CHOICES: Final = 128
 MAX_MODEL_LENGTH: Final = 200

@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.db import transaction
 
 from airi_server.runtime import options as operator_options
-from llmrouter import envelope, provider_keys, publishing, tree
+from llmrouter.configuration import envelope, provider_keys, publishing, tree
 from llmrouter.options import UNSPEECH_UPSTREAM
 
 NOTE: Final = "sealed under the current master key"

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from llmrouter import tree
+from llmrouter.configuration import tree
 
 
 def diff(before: tree.JSON, after: tree.JSON) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from billing.settlements import Charged, Settlement
 from llmrouter import telemetry
-from llmrouter.attempts import Walk
+from llmrouter.routing.attempts import Walk
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,14 @@ from billing import requests
 from billing.pricing import Usage
 from billing.requests import Replay
 from billing.settlements import Charged
-from llmrouter import failures, owners, sse, upstream
-from llmrouter.completion import stored
-from llmrouter.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
-from llmrouter.paid import Answer, PaidRequest
-from llmrouter.relay import Relay
-from llmrouter.sse import StreamReader
+from llmrouter import owners
+from llmrouter.completions import sse
+from llmrouter.completions.completion import stored
+from llmrouter.completions.paid import Answer, PaidRequest
+from llmrouter.completions.relay import Relay
+from llmrouter.completions.sse import StreamReader
+from llmrouter.routing import failures, upstream
+from llmrouter.routing.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
 from airi_server.kernel import notify, redis
-from llmrouter import failures
-from llmrouter.failures import AttemptFailed
-from llmrouter.planning import Attempt
+from llmrouter.routing import failures
+from llmrouter.routing.failures import AttemptFailed
+from llmrouter.routing.planning import Attempt
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter import fields, tree
+from llmrouter.configuration import fields, tree
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 DASHSCOPE_HOSTS = {"intl": "dashscope-intl.aliyuncs.com", "cn": "dashscope.aliyuncs.com"}

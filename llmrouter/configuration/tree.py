@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter import fields
+from llmrouter.configuration import fields
 
 LLM: Final = "llm"
 TTS: Final = "tts"

@@ -17,7 +17,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from airi_server.kernel.loops import PerLoop
-from llmrouter.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
+from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
 
 CONNECT_TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 33_554_432

@@ -16,7 +16,8 @@ from airi_server.kernel import database
 from airi_server.kernel.errors import Conflict, NotFound
 from airi_server.runtime import published
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter import changes, envelope, provider_keys, routes, rows, telemetry, tree
+from llmrouter import telemetry
+from llmrouter.configuration import changes, envelope, provider_keys, routes, rows, tree
 from llmrouter.models import NOTE_LENGTH, RouterRevision
 
 logger = logging.getLogger(__name__)
