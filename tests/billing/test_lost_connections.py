@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from airi_server.kernel import database, instance
@@ -15,6 +14,7 @@ from airi_server.kernel.threads import in_thread
 from billing import group_commit, requests
 from billing.models import LLMRequestLog
 from tests.factories import billing as make
+from tests.processes.server import database_url
 
 pytestmark = pytest.mark.asyncio
 
@@ -53,13 +53,7 @@ class Locked:
         self.user_id = user_id
 
     def __enter__(self):
-        database_ = settings.DATABASES["default"]
-        self.session = psycopg.connect(
-            dbname=connection.settings_dict["NAME"],
-            host=database_["HOST"],
-            port=database_["PORT"],
-            user=database_["USER"],
-        )
+        self.session = psycopg.connect(database_url())
         sql = "SELECT FROM user_flux WHERE user_id = %s FOR UPDATE"
         self.session.execute(sql, [self.user_id])
 
