@@ -16,7 +16,8 @@ pytestmark = pytest.mark.asyncio
 
 
 class TestLivez:
-    async def test_touches_nothing(self, served):
+    async def test_touches_nothing(self, served, still):
+        await still()
         trips, commands = database.round_trips, redis.commands_sent
 
         answered = await served.get("/livez")
