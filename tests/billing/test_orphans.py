@@ -143,7 +143,11 @@ def reconcile_once():
 @pytest.mark.asyncio
 class TestRace:
     async def test_two_reconcilers_and_the_live_path_end_each_request_once(self, hot):
-        """Twenty rounds; whoever wins, the books agree and each request has one end."""
+        """Twenty rounds; whoever wins, the books agree and each request has one end.
+
+        Who wins is the machine's to say, but for the first round, where the reconcilers wait for
+        the live path, and the last, where it waits for them.
+        """
         price = await make.new_price()
         await make.account(10_000, "mio")
         reconcile = in_thread(reconcile_once)
@@ -154,13 +158,24 @@ class TestRace:
                 await requests.open(one, hold=make.hold(9), deadline_s=-1)
                 await requests.mark(one.id, checkpoint=3)
 
-            async def live(one, number=number):
-                await asyncio.sleep(number * 0.001)
-                return await requests.settle(make.settlement(one, 7))
+            settled, reconciled = asyncio.Event(), asyncio.Event()
 
-            *ends, first, second = await asyncio.gather(
-                *(live(one) for one in tickets), reconcile(), reconcile()
-            )
+            async def live(tickets=tickets, number=number, settled=settled, reconciled=reconciled):
+                await (reconciled.wait() if number == 19 else asyncio.sleep(number * 0.001))
+                ends = await asyncio.gather(
+                    *(requests.settle(make.settlement(one, 7)) for one in tickets)
+                )
+                settled.set()
+                return ends
+
+            async def by_reconcilers(number=number, settled=settled, reconciled=reconciled):
+                if number == 0:
+                    await settled.wait()
+                both = await asyncio.gather(reconcile(), reconcile())
+                reconciled.set()
+                return both
+
+            ends, (first, second) = await asyncio.gather(live(), by_reconcilers())
 
             by_hand = [each for each in (*first, *second) if each and not each.replayed]
             by_live = [each for each in ends if not each.replayed]

@@ -130,7 +130,7 @@ class TestOwner:
         raw = orjson.dumps({**BODY, "stream": streamed})
         call = domain.Call(principal_of(caller, parallel_requests=1), raw)
         asking = asyncio.create_task(domain.chat(call))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not upstream.seen:
                 await asyncio.sleep(0.01)
 
@@ -138,7 +138,7 @@ class TestOwner:
         with pytest.raises(asyncio.CancelledError):
             await asking
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (await gateway.requests())[0].settled_at:
                 await asyncio.sleep(0.02)
         (row,) = await gateway.requests()
