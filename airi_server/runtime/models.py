@@ -1,4 +1,4 @@
-"""What operators change while the server runs: revisions, and a version for each kind."""
+"""What operators change while the server runs, a version for each kind, and who did what."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OptionRevision(models.Model):
     name = models.CharField(max_length=64)
     value = models.JSONField()
     note = models.CharField(max_length=200, blank=True)
-    changed_by = models.CharField(max_length=150)
+    changed_by = models.CharField(max_length=254)
     changed_at = models.DateTimeField()
 
     class Meta:
@@ -42,3 +42,39 @@ class OptionRevision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} r{self.pk}"
+
+
+class AuditEntry(models.Model):
+    """One thing an operator did, written in the transaction that did it. Append-only.
+
+    `action` is the permission that allowed it, or `refused` followed by the one that was missing.
+    `subject_kind` is a model's label and `subject_id` its key; neither is a foreign key, because
+    this outlives what it is about. `request_id` names the log line of the same exchange.
+    """
+
+    at = models.DateTimeField()
+    actor_id = models.TextField(blank=True, help_text="Empty: a command on the server.")
+    actor = models.CharField(max_length=254, help_text="E-mail address at the time.")
+    action = models.CharField(max_length=120)
+    subject_kind = models.CharField(max_length=64)
+    subject_id = models.TextField()
+    sentence = models.CharField(max_length=1000)
+    facts = models.JSONField(default=dict)
+    request_id = models.TextField(blank=True)
+
+    class Meta:
+        db_table = "audit_entry"
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit entries"
+        indexes = [
+            Index(name="audit_entry_of_subject", fields=["subject_kind", "subject_id", "-id"]),
+            Index(name="audit_entry_of_actor", fields=["actor_id", "-id"]),
+        ]
+        constraints = [
+            CheckConstraint(name="audit_entry_has_an_actor", condition=~Q(actor="")),
+            CheckConstraint(name="audit_entry_has_an_action", condition=~Q(action="")),
+            CheckConstraint(name="audit_entry_has_a_sentence", condition=~Q(sentence="")),
+        ]
+
+    def __str__(self) -> str:
+        return self.sentence

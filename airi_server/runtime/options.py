@@ -14,13 +14,25 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
-from django.db import transaction
+from django.db import connection, transaction
 from pydantic import TypeAdapter, ValidationError
 
 from airi_server.kernel import database
-from airi_server.kernel.errors import DomainError, InvalidRequest, Unavailable
-from airi_server.runtime import published
+from airi_server.kernel.errors import Conflict, DomainError, InvalidRequest, Unavailable
+from airi_server.runtime import audit, published
 from airi_server.runtime.models import OptionRevision
+
+__all__ = [
+    "REGISTRY",
+    "UNSET",
+    "ChangedMeanwhile",
+    "ConfigNotSet",
+    "Option",
+    "OptionRevision",
+    "UnknownOption",
+    "define",
+    "put",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +56,23 @@ class UnknownOption(DomainError):
     status = 404
 
 
+class ChangedMeanwhile(Conflict):
+    """Somebody else gave the setting a value after the caller looked."""
+
+
 @dataclass(frozen=True)
 class Option(Generic[T]):
-    """One setting. `default` is `UNSET` where an operator has to decide first."""
+    """One setting. `default` is `UNSET` where an operator has to decide first.
+
+    `shown` is there if the value holds secrets: it takes the stored JSON and returns what may be
+    seen of it. Such a setting is changed by what seals the secrets, and by no form.
+    """
 
     name: str
     adapter: TypeAdapter[T]
     default: T
     help: str
+    shown: Callable[[Any], Any] | None = None
     after_change: list[Callable[[str, datetime], None]] = field(default_factory=list)
 
     def parse(self, value: Any) -> T:
@@ -98,37 +119,78 @@ class Option(Generic[T]):
 REGISTRY: Final[dict[str, Option[Any]]] = {}
 
 
-def define(name: str, annotation: Any, *, default: Any = UNSET, help: str) -> Option[Any]:  # noqa: A002  the admin's word for it
+def define(
+    name: str,
+    annotation: Any,
+    *,
+    default: Any = UNSET,
+    help: str,  # noqa: A002  the admin's word for it
+    shown: Callable[[Any], Any] | None = None,
+) -> Option[Any]:
     """Declare a setting; its bounds live in the annotation."""
-    option: Option[Any] = Option(name, TypeAdapter(annotation), default, help)
+    option: Option[Any] = Option(name, TypeAdapter(annotation), default, help, shown)
     REGISTRY[name] = option
     return option
 
 
-def put(name: str, value: Any, *, by: str, at: datetime, note: str = "") -> OptionRevision:
+def put(
+    name: str,
+    value: Any,
+    *,
+    by: str,
+    at: datetime,
+    note: str = "",
+    seen: int | None = None,
+) -> OptionRevision:
     """Give a setting a new value; the next request on every instance uses it.
 
     Putting the value already in force changes nothing and returns the revision that set it.
 
+    Args:
+        name: Of the setting.
+        value: JSON.
+        by: Who decided.
+        at: When.
+        note: Why.
+        seen: The newest revision the caller knows of, 0 if there was none; None: whatever it is.
+
     Raises:
         UnknownOption: There is no such setting.
         InvalidRequest: The value is out of range or of the wrong type. Nothing was written.
+        ChangedMeanwhile: `seen` is not the newest any more. Nothing was written.
     """
     option = REGISTRY.get(name)
     if option is None:
         raise UnknownOption(f"There is no setting {name}.")
     option.parse(value)
     with transaction.atomic():
-        newest = OptionRevision.objects.filter(name=name).order_by("-id").first()
+        newest = _newest_locked(name)
+        if seen is not None and seen != (newest.pk if newest else 0):
+            raise ChangedMeanwhile(f"{name} was changed meanwhile: open its page anew.")
         if newest is not None and newest.value == value:
             return newest
         revision = OptionRevision.objects.create(
             name=name, value=value, note=note, changed_by=by, changed_at=at
         )
+        audit.record(
+            action="runtime.change_options",
+            subject=audit.Subject("runtime.option", name),
+            by=by,
+            at=at,
+            sentence=f"Set {name}. {note}".strip(),
+            facts={"revision": revision.pk},
+        )
         published.announce("options")
         for follow in option.after_change:
             follow(by, at)
     return revision
+
+
+def _newest_locked(name: str) -> OptionRevision | None:
+    """Return the newest revision; nobody adds another until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"config_kv {name}"])
+    return OptionRevision.objects.filter(name=name).order_by("-id").first()
 
 
 async def _load() -> dict[str, Any]:
