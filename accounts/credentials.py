@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from django.db.models import Q
 
 from accounts import addresses
-from accounts.models import KEY_PREFIX, APIKey
+from accounts.models import KEY_PREFIX, APIKey, User
 from airi_server.kernel import database, ids, resources
 
 TOUCH_EVERY: Final = timedelta(seconds=60)
@@ -170,9 +170,14 @@ class APIKeys:
         secret_hash = hash_of(token)
         keys = APIKey.objects.filter(public_id=public_id_of(token))
         row = keys.order_by("id").values_list(*COLUMNS).first()
-        stale = Q(last_used_at=None) | Q(last_used_at__lte=at - TOUCH_EVERY)
-        keys.filter(stale, secret_hash=secret_hash).update(last_used_at=at)
-        return standing_of(StoredKey(*row) if row else None, secret_hash=secret_hash, at=at)
+        stored = StoredKey(*row) if row else None
+        before = at - TOUCH_EVERY
+        unused = Q(last_used_at=None) | Q(last_used_at__lte=before)
+        is_touched = keys.filter(unused, secret_hash=secret_hash).update(last_used_at=at)
+        if stored and is_touched:
+            unseen = Q(last_seen_at=None) | Q(last_seen_at__lte=before)
+            User.objects.filter(unseen, pk=stored.user_id).update(last_seen_at=at)
+        return standing_of(stored, secret_hash=secret_hash, at=at)
 
 
 def hash_of(key: str) -> bytes:
@@ -182,6 +187,14 @@ def hash_of(key: str) -> bytes:
 
 def public_id_of(key: str) -> str:
     return key[len(KEY_PREFIX) : len(KEY_PREFIX) + PUBLIC_ID_LENGTH]
+
+
+def without_secret(text: str) -> str:
+    """Return what somebody pasted, without the secret if it is a key that they pasted."""
+    text = text.strip()
+    if not text.startswith(KEY_PREFIX):
+        return text
+    return text[: len(KEY_PREFIX) + PUBLIC_ID_LENGTH]
 
 
 KINDS: Final[tuple[Kind, ...]] = (APIKeys(),)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from django import forms
+from django.contrib.auth.models import Group
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts import addresses
 from accounts.models import APIKey, User
+from airi_server.pages.forms import dress
+
+MAX_LISTED: Final = 100
+"""What a list of a key may hold; the database insists."""
+MAX_QUOTED: Final = 100
 
 KEY_FIELDS: Final = (
     "name",
@@ -41,19 +50,68 @@ class InstantField(forms.SplitDateTimeField):
     )
 
 
+class ListField(forms.CharField):
+    """Texts, one on each line; commas part them too."""
+
+    widget = forms.Textarea(attrs={"rows": 3})
+
+    def __init__(self, *, longest: int, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_LISTED * (longest + 2), required=False, **kwargs)
+        self.longest = longest
+
+    def clean(self, value: Any) -> Any:
+        items = self._items(super().clean(value))
+        if len(items) > MAX_LISTED:
+            raise forms.ValidationError(f"At most {MAX_LISTED}; these are {len(items)}.")
+        for item in items:
+            if len(item) > self.longest:
+                raise forms.ValidationError(
+                    f"“{item[:20]}…” is longer than {self.longest} characters."
+                )
+        return items
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return list(initial or []) != self._items(data or "")
+
+    def _items(self, text: str) -> list[str]:
+        items = (item.strip() for item in re.split(r"[,\r\n]", text))
+        return list(dict.fromkeys(filter(None, items)))
+
+
+class ReasonForm(forms.Form):
+    """What asks for nothing but why."""
+
+    reason = forms.CharField(max_length=500, help_text="For whoever reads the history.")
+
+
+class SureForm(forms.Form):
+    """What asks for nothing but a second thought."""
+
+
 class NewUserForm(forms.Form):
     email = forms.EmailField(max_length=254)
     password = PasswordField(required=False, help_text="Empty: cannot log in with a password.")
     verified = forms.BooleanField(required=False, help_text="The address is known to be theirs.")
-    is_staff = forms.BooleanField(required=False, label="May enter the admin")
+    is_staff = forms.BooleanField(
+        required=False, label="Make staff", help_text="May enter the console."
+    )
+    roles = forms.ModelMultipleChoiceField(
+        Group.objects.order_by("name"),
+        required=False,
+        help_text="What staff may do in it; made under “Groups”.",
+    )
 
 
-class PasswordForm(forms.Form):
+class PasswordForm(ReasonForm):
     password = PasswordField(label="New password")
+    field_order = ("password", "reason")
 
 
 class BanForm(forms.Form):
-    reason = forms.CharField(max_length=500)
+    reason = forms.CharField(max_length=500, help_text="For whoever reads the history.")
     until = InstantField(required=False, help_text="UTC. Empty: for good.")
 
 
@@ -61,13 +119,17 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
     """The settings of a key. Django asks the database's own constraints about them."""
 
     expires_at = InstantField(required=False, help_text="UTC. Empty: never.")
+    allowed_models = ListField(
+        longest=200, help_text="Public model names, one on each line. Empty: all."
+    )
+    allowed_addresses = ListField(
+        longest=64, help_text="Addresses or networks, one on each line. Empty: all."
+    )
 
     class Meta:
         model = APIKey
         fields = KEY_FIELDS
         help_texts = {
-            "allowed_models": "Public model names, separated by commas. Empty: all.",
-            "allowed_addresses": "Addresses or networks, separated by commas. Empty: all.",
             "limit_day": "Whole Flux each UTC day. Empty: no limit.",
             "limit_month": "Whole Flux each UTC month. Empty: no limit.",
             "limit_total": "Whole Flux in all. Empty: no limit.",
@@ -75,6 +137,10 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
             "tokens_per_minute": "Empty: the default; 0: no limit.",
             "parallel_requests": "Empty: the default; 0: no limit.",
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        dress(self)
 
     def clean_allowed_addresses(self) -> list[str]:
         texts: list[str] = self.cleaned_data["allowed_addresses"]
@@ -108,3 +174,31 @@ class UserForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run
             "groups",
             "user_permissions",
         )
+        widgets = {
+            "groups": UnfoldAdminCheckboxSelectMultipleWidget,
+            "user_permissions": forms.SelectMultiple(attrs={"size": 12}),
+        }
+        help_texts = {
+            "groups": "What the operator may do, by role.",
+            "user_permissions": "What they may do besides. Better make a group of it.",
+        }
+
+
+def changes_of(form: forms.BaseForm) -> str:
+    """Tell what was edited, from what to what; nothing if nothing was."""
+    parts = []
+    for name in form.changed_data:
+        before, after = _quoted(form.initial.get(name)), _quoted(form.cleaned_data.get(name))
+        label = (form.fields[name].label or name.replace("_", " ")).lower()
+        parts.append(f"{label}: {before} → {after}")
+    return "; ".join(parts)
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        value = ", ".join(map(str, value))
+    return str(value)[:MAX_QUOTED] if value not in (None, "") else "nothing"

@@ -131,6 +131,24 @@ def of_user(user_id: str) -> list[APIKey]:
     return list(APIKey.objects.filter(user_id=user_id).order_by("-id")[:MAX_PER_USER])
 
 
+def named(public_id: str) -> str:
+    """Return the part of a key that may be shown, whether it still exists or not."""
+    return KEY_PREFIX + public_id
+
+
+def public_id_in(text: str) -> str | None:
+    """Return the public id of the key that `text` begins, if it is one."""
+    if not text.startswith(KEY_PREFIX):
+        return None
+    return text[len(KEY_PREFIX) : len(KEY_PREFIX) + credentials.PUBLIC_ID_LENGTH]
+
+
+def owner_of(public_id: str) -> str | None:
+    """Return the user that a key, which still exists, belongs to."""
+    found = APIKey.objects.filter(public_id=public_id).order_by("id")
+    return found.values_list("user_id", flat=True).first()
+
+
 def ensure_may_manage(*, user_id: str, public_id: str | None) -> None:
     """Let a caller pass who came without a key, or with one that has no restriction.
 

@@ -52,7 +52,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     """A person. `id` is opaque and what every other table calls them.
 
     A ban without an end lasts; one with an end is over at `ban_expires_at`, whatever `banned`
-    still says. Written by `accounts.users`.
+    still says. `last_seen_at` is true to two minutes. Written by `accounts.users`, and the last
+    by `accounts.credentials`.
     """
 
     id = models.TextField(primary_key=True, default=ids.nanoid, editable=False)
@@ -77,7 +78,24 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         db_table = "user"
-        permissions = [("ban_user", "Can ban users"), ("verify_user", "Can verify addresses")]
+        permissions = [
+            ("ban_user", "Can ban users"),
+            ("unban_user", "Can end bans"),
+            ("verify_user", "Can verify addresses"),
+            ("set_user_password", "Can set passwords"),
+        ]
+        indexes = [
+            Index(name="user_newest", fields=["-created_at", "id"]),
+            Index(name="user_by_verified", fields=["email_verified", "-created_at", "id"]),
+            *(
+                Index(name=f"user_{claim}", fields=["-created_at", "id"], condition=condition)
+                for claim, condition in (
+                    ("banned", Q(banned=True)),
+                    ("staff", Q(is_staff=True)),
+                    ("inactive", Q(is_active=False)),
+                )
+            ),
+        ]
         constraints = [
             UniqueConstraint(Lower("email"), name="user_email_uniq"),
             # Ids become parts of Redis keys and channel groups.
@@ -129,7 +147,7 @@ class APIKey(models.Model):
         db_table = "api_key"
         verbose_name = "API key"
         constraints = [
-            # A constraint, not `unique=True`: that would cost a second, `_like`, index.
+            # A constraint, not `unique=True`: what that adds for LIKE has no name of ours.
             UniqueConstraint(name="api_key_public_id_uniq", fields=["public_id"]),
             CheckConstraint(
                 name="api_key_public_id_shape", condition=Q(public_id__regex="^[A-Za-z0-9]{12}$")
@@ -159,7 +177,11 @@ class APIKey(models.Model):
                 & (Q(parallel_requests__isnull=True) | Q(parallel_requests__gte=0)),
             ),
         ]
-        indexes = [Index(name="api_key_user_newest", fields=["user", "-id"])]
+        indexes = [
+            Index(name="api_key_user_newest", fields=["user", "-id"]),
+            # For LIKE: operators have the beginning of a key.
+            Index(name="api_key_begins", fields=["public_id"], opclasses=["varchar_pattern_ops"]),
+        ]
 
     def __str__(self) -> str:
         return self.prefix

@@ -6,7 +6,7 @@ backend (`accounts.backends`) looks at the ban on every request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, TypedDict, Unpack
@@ -16,6 +16,9 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
+from django.db.models import Case, Value, When
+from django.db.models.functions import Lower
+from django.db.models.lookups import Exact
 
 from accounts.models import User
 from airi_server.kernel.errors import Conflict, InvalidRequest, NotFound
@@ -120,6 +123,18 @@ def with_email(email: str) -> User | None:
         return None
 
 
+def emails_of(user_ids: Collection[str]) -> dict[str, str]:
+    """Return the addresses of those users that still exist, by their id, in one query."""
+    return dict(User.objects.filter(pk__in=set(user_ids)).values_list("pk", "email"))
+
+
+def with_emails(emails: Collection[str]) -> dict[str, User]:
+    """Return the users with these addresses, in any case, by the address in lower case."""
+    wanted = [Lower(Value(email)) for email in emails]
+    found = User.objects.alias(lower_email=Lower("email")).filter(lower_email__in=wanted)
+    return {user.email.lower(): user for user in found}
+
+
 def verify(*, user_id: str, at: datetime) -> None:
     """Record that the user owns the address; again changes nothing.
 
@@ -143,14 +158,19 @@ def set_password(*, user_id: str, password: str, at: datetime) -> None:
 def change(*, user_id: str, at: datetime, **columns: Unpack[UserColumns]) -> None:
     """Change what is named and leave the rest; credentials follow at once.
 
+    A new address is nobody's until it is verified again; another case of the old one is.
+
     Raises:
         InvalidEmail, EmailTaken: Nothing was changed.
         NotFound: There is no such user.
     """
+    follow: dict[str, object] = {}
     if "email" in columns:
         _check_email(columns["email"])
+        is_same = Exact(Lower("email"), Lower(Value(columns["email"])))
+        follow["email_verified"] = Case(When(is_same, then="email_verified"), default=False)
     with _refusing_emails(), transaction.atomic():
-        _update(user_id, **columns, updated_at=at)
+        _update(user_id, **columns, **follow, updated_at=at)
         published.announce("credentials")
 
 

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 import pytest_asyncio
+from django.contrib.auth.models import Permission
 
 from airi_server.kernel import database, notify, redis
 from airi_server.runtime import published
@@ -25,3 +26,19 @@ async def hot_loop(transactional_db):
 @pytest.fixture
 def token(transactional_db):
     return make.api_key()[1]
+
+
+@pytest.fixture
+def root(client):
+    user = make.user(is_staff=True, is_superuser=True)
+    client.force_login(user)
+    return user
+
+
+@pytest.fixture
+def clerk(client):
+    """A member of staff who may see everything and change nothing."""
+    user = make.user(is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client.force_login(user)
+    return user

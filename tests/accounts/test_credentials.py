@@ -155,12 +155,36 @@ class TestLastUse:
 
             assert last_use(key) == NOW + timedelta(seconds=expected)
 
+    @pytest.mark.parametrize("read", [by_statement, by_orm])
+    def test_its_owner_is_seen_at_most_once_a_minute(self, read):
+        owner = make.user()
+        tokens = [make.api_key(owner=owner)[1] for _ in range(2)]
+
+        for seconds, expected in [(0, 0), (30, 0), (61, 61), (100, 61), (161, 161)]:
+            read(tokens[seconds % 2], NOW + timedelta(seconds=seconds))
+
+            owner.refresh_from_db()
+            assert owner.last_seen_at == NOW + timedelta(seconds=expected)
+
+    def test_an_owner_being_changed_is_read_without_waiting(self):
+        key, token = make.api_key()
+
+        with transaction.atomic():
+            User.objects.select_for_update().get(pk=key.user_id)
+            standing = by_statement(token, NOW)
+
+        key.user.refresh_from_db()
+        assert standing.principal is not None
+        assert (last_use(key), key.user.last_seen_at) == (NOW, None)
+
     def test_a_wrong_secret_is_no_use(self):
         key, token = make.api_key()
 
         both(wrong_secret(token))
 
         assert last_use(key) is None
+        key.user.refresh_from_db()
+        assert key.user.last_seen_at is None
 
     def test_never_goes_back(self):
         key, token = make.api_key()

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.urls import reverse
 
@@ -70,7 +71,7 @@ class TestLeaks:
             reverse("admin:accounts_apikey_changelist"),
             reverse("admin:accounts_apikey_change", args=[key.pk]),
             reverse("admin:accounts_apikey_history", args=[key.pk]),
-            reverse("admin:accounts_user_change", args=[key.user_id]),
+            reverse("admin:accounts_user_change", args=[quote(key.user_id)]),
         ]
 
         for page in pages:

@@ -208,6 +208,9 @@ class TestChangesArrive:
     async def test_by_the_next_look_at_the_versions_without_redis(
         self, token, hot_loop, monkeypatch
     ):
+        monkeypatch.setattr(published, "POLL_S", 600)
+        monkeypatch.setattr(auth, "KEEP_S", 600)
+        published._watches.get().due = 0
         await call(token)
         lost = "redis://127.0.0.1:1/0"
         await asyncio.to_thread(disable_elsewhere, token, REDIS_URL=lost)

@@ -1,0 +1,221 @@
+"""What the pages of people and of their keys have in common.
+
+Lists that walk no table, edits told from what to what, and actions on several rows that ask
+first and happen to all of them or to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import ShowFacets
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import NoReverseMatch, reverse
+from unfold import decorators
+
+from accounts import credentials, operators
+from accounts.forms import changes_of
+from accounts.models import User
+from airi_server.kernel.errors import DomainError
+from airi_server.pages.operators import OperatorAdmin
+from airi_server.runtime import audit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_SELECTED: Final = 100
+HISTORY: Final = 20
+"""What was done to a row, as far as its own page tells."""
+
+
+def action(**options: Any) -> Callable[[F], F]:
+    """Mark a page as an action of unfold's, whose decorator has no types."""
+    return cast("Callable[[F], F]", decorators.action(**options))
+
+
+def column(**options: Any) -> Callable[[F], F]:
+    """Mark a method as a column of unfold's, whose decorator has no types."""
+    return cast("Callable[[F], F]", decorators.display(**options))
+
+
+def instant(name: str, title: str) -> Callable[[Any, Model], str | None]:
+    """Return a column for a time, short enough to stay on one line."""
+
+    @column(description=title)
+    def shown(_pages: Any, row: Model) -> str | None:
+        at: datetime | None = getattr(row, name)
+        return f"{at:%Y-%m-%d %H:%M}" if at else None
+
+    return shown
+
+
+class Link(NamedTuple):
+    """A way to another page, for those who may open it."""
+
+    title: str
+    url: str
+
+
+class EditPages(OperatorAdmin):
+    """Pages of rows that operators change."""
+
+    list_filter: ClassVar[tuple[str, ...]] = ()
+    list_per_page = MAX_SELECTED
+    list_disable_select_all = True
+    # Each would count or sort the whole table.
+    show_facets = ShowFacets.NEVER
+    sortable_by = ()
+
+    def may_touch(self, request: HttpRequest, user: User) -> bool:
+        """Whoever has powers is left to superusers, and so is everything that is theirs."""
+        return bool(request.user.is_superuser) or not operators.has_powers(user)
+
+    def owner_of(self, row: Any) -> User:
+        """Return the person whom a row is about."""
+        raise NotImplementedError
+
+    def touchable(self, request: HttpRequest, object_id: str) -> Any:
+        """Return the row that an action is about, or answer 404 or 403."""
+        row = self.found(request, object_id)
+        if not self.may_touch(request, self.owner_of(row)):
+            raise PermissionDenied
+        return row
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Allow the filters only: Django would also let a hash be guessed, letter by letter."""
+        return lookup.removesuffix("__exact") in self.list_filter
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list; a pasted key loses its secret before anything repeats it."""
+        term = request.GET.get("q", "").strip()
+        public = credentials.without_secret(term)
+        if public != term:
+            return redirect(f"{request.path}?{urlencode({'q': public})}")
+        return super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show and edit a row; what another operator made impossible meanwhile is told."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DomainError as refusal:
+            messages.error(request, refusal.message)
+            return redirect(request.path)
+
+    def construct_change_message(
+        self,
+        request: HttpRequest,
+        form: Any,
+        formsets: Any,
+        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
+    ) -> Any:
+        return changes_of(form)
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        """Leave an audit row, unless nothing was changed."""
+        if message:
+            super().log_change(request, obj, message)
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
+        change: bool = False,  # noqa: FBT001, FBT002
+        form_url: str = "",
+        obj: Model | None = None,
+    ) -> HttpResponse:
+        """Show the form with what is known about the row around it."""
+        if obj is not None:
+            history = audit.of(audit.Subject.of(obj), limit=HISTORY)
+            context |= {"title": str(obj), "subtitle": None, "entries": history}
+            context |= {"show_save_and_add_another": False}
+            context |= self.around(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the template of the page shows around the form."""
+        raise NotImplementedError
+
+    def list_page(self) -> str:
+        return reverse(f"admin:accounts_{self.opts.model_name}_changelist")
+
+    def page_of(self, row: Model) -> str:
+        return reverse(f"admin:accounts_{self.opts.model_name}_change", args=[quote(row.pk)])
+
+    def links(self, request: HttpRequest, *wanted: tuple[str, str, str, str]) -> list[Link]:
+        """Return links that the operator may follow, of pages that there are.
+
+        Each is wanted as a title, the permission that it needs, the name of the page, and what
+        comes after its address.
+        """
+        found = []
+        for title, permission, page, query in wanted:
+            if not request.user.has_perm(permission):
+                continue
+            try:
+                found.append(Link(title, reverse(f"admin:{page}") + query))
+            except NoReverseMatch:
+                continue
+        return found
+
+    def ask_about_selected(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Any],
+        form_class: type[forms.Form],
+        act: Callable[[Any, Mapping[str, Any], datetime], None],
+        *,
+        title: str,
+    ) -> HttpResponse | None:
+        """Ask once about the rows that were ticked, and act on all of them or on none."""
+        rows = list(queryset[: MAX_SELECTED + 1])
+        if len(rows) > MAX_SELECTED:
+            messages.error(request, f"Select at most {MAX_SELECTED}.")
+            return None
+        if not all(self.may_touch(request, self.owner_of(row)) for row in rows):
+            messages.error(request, "Only superusers touch operators. Nothing was changed.")
+            return None
+
+        def act_on_all(cleaned: Mapping[str, Any], at: datetime) -> HttpResponse:
+            for row in rows:
+                act(row, cleaned, at)
+            messages.success(request, f"{title}: {len(rows)} done.")
+            return redirect(request.get_full_path())
+
+        form = form_class(request.POST if "_apply" in request.POST else None)
+        _remember(form, request.POST.getlist("action")[-1], [str(row.pk) for row in rows])
+        return self.ask(
+            request,
+            form,
+            act_on_all,
+            title=title,
+            why=f"{len(rows)} selected: {', '.join(map(str, rows))}.",
+            back=request.get_full_path(),
+        )
+
+
+def _remember(form: forms.Form, action: str, selected: list[str]) -> None:
+    """Let the form bring the choice along that led to it."""
+    form.fields["action"] = forms.CharField(widget=forms.HiddenInput, initial=action)
+    form.fields[ACTION_CHECKBOX_NAME] = forms.MultipleChoiceField(
+        choices=[(key, key) for key in selected],
+        widget=forms.MultipleHiddenInput,
+        initial=selected,
+    )
