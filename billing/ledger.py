@@ -6,6 +6,7 @@ account's lock before it reads, and is safe to retry with the same `request_id`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,7 +30,7 @@ class AccountClosed(DomainError):
 
 
 class BalanceTooLow(DomainError):
-    """Reversing this credit would take more than is free."""
+    """This would take more than is free."""
 
     code = "CONFLICT"
     status = 409
@@ -44,6 +45,7 @@ class Posting:
     amount: int
     balance_before: int
     balance_after: int
+    posted_at: datetime
     replayed: bool = False
 
 
@@ -76,7 +78,7 @@ def credit(  # noqa: PLR0913  an entry has this many facts
     if amount <= 0:
         raise ValueError("a credit must be at least 1 flux")
     with transaction.atomic():
-        account = _locked(user_id)
+        account = lock(user_id)
         if earlier := _replay(user_id, request_id, kind, amount):
             return earlier
         return _post(
@@ -105,6 +107,44 @@ def grant(
     )
 
 
+def adjust(
+    *,
+    user_id: str,
+    change: int,
+    request_id: str,
+    description: str,
+    at: datetime,
+    metadata: dict[str, Any] | None = None,
+) -> Posting:
+    """Move a balance by `change`, up or down, because an operator says so.
+
+    Raises:
+        NotFound: There is no such account.
+        Conflict: `request_id` was used for another entry. Nothing was posted.
+        BalanceTooLow: More would be taken than is free. Nothing was posted.
+        ValueError: `change` is 0.
+    """
+    if change == 0:
+        raise ValueError("an adjustment must move something")
+    with transaction.atomic():
+        account = lock(user_id, opens=False)
+        if earlier := _replay(user_id, request_id, Kind.ADMIN_SET, abs(change)):
+            if earlier.balance_after - earlier.balance_before != change:
+                raise Conflict("The key was used before with other contents.")
+            return earlier
+        if change < 0 and account.balance - account.held + change < 0:
+            raise BalanceTooLow("More would be taken than is free.")
+        return _post(
+            account,
+            kind=Kind.ADMIN_SET,
+            change=change,
+            request_id=request_id,
+            description=description,
+            metadata=metadata,
+            at=at,
+        )
+
+
 def reverse(
     *, user_id: str, user_seq: int, request_id: str, description: str, at: datetime
 ) -> Posting:
@@ -116,7 +156,7 @@ def reverse(
         BalanceTooLow: A credit's Flux is spent or held. Nothing was posted.
     """
     with transaction.atomic():
-        account = _locked(user_id, opens=False)
+        account = lock(user_id, opens=False)
         original = FluxTransaction.objects.filter(user_id=user_id, user_seq=user_seq).first()
         if original is None:
             raise NotFound("There is no such entry.")
@@ -140,8 +180,26 @@ def reverse(
         )
 
 
-def _locked(user_id: str, *, opens: bool = True) -> FluxAccount:
-    """Return the account, locked until the transaction ends, opening it if need be."""
+def find(*, user_id: str, request_id: str) -> Posting | None:
+    """Return what a key did before, whatever that was."""
+    entry = FluxTransaction.objects.filter(user_id=user_id, request_id=request_id).first()
+    return None if entry is None else _posting(entry, replayed=True)
+
+
+def find_all(request_ids: Mapping[str, str]) -> dict[str, Posting]:
+    """Return what keys did before, by user; in one statement, of a key for each user."""
+    keys = {"user_id__in": request_ids.keys(), "request_id__in": request_ids.values()}
+    entries = FluxTransaction.objects.filter(**keys)
+    return {entry.user_id: _posting(entry, replayed=True) for entry in entries}
+
+
+def lock(user_id: str, *, opens: bool = True) -> FluxAccount:
+    """Return the account, locked until the transaction ends, opening it if need be.
+
+    Raises:
+        NotFound: There is none, and it is not to be opened.
+        AccountClosed: It was deleted.
+    """
     rows = FluxAccount.objects.select_for_update(no_key=True).filter(user_id=user_id)
     account = rows.first()
     if account is None:
@@ -191,5 +249,6 @@ def _posting(entry: FluxTransaction, *, replayed: bool) -> Posting:
         amount=entry.amount,
         balance_before=entry.balance_before,
         balance_after=entry.balance_after,
+        posted_at=entry.created_at,
         replayed=replayed,
     )

@@ -5,13 +5,21 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
 
+from billing.by_products import APIKeySpend, LLMRequestResult
+
+__all__ = [
+    "APIKeySpend", "FluxAccount", "FluxTransaction", "LLMRequestLog", "LLMRequestResult",
+    "PriceVersion",
+]  # fmt: skip
+
 
 class FluxAccount(models.Model):
     """The spendable Flux of one user.
 
     `balance` always equals the newest entry's `balance_after` and `held` the sum of the holds of
     the user's open requests. Written by `billing.ledger` and by the statements of
-    `billing.requests`, and by nothing else. `ledger_seq` is the newest entry's `user_seq`.
+    `billing.requests`, and by nothing else; `frozen` by `billing.freezes`. `ledger_seq` is the
+    newest entry's `user_seq`.
     """
 
     user_id = models.TextField(primary_key=True)
@@ -26,7 +34,13 @@ class FluxAccount(models.Model):
     class Meta:
         db_table = "user_flux"
         verbose_name = "account"
-        permissions = [("grant_flux", "Can grant Flux")]
+        permissions = [
+            ("grant_flux", "Can grant Flux"),
+            ("adjust_flux", "Can adjust a balance"),
+            ("freeze_account", "Can freeze and thaw accounts"),
+            ("export_books", "Can export the books"),
+            ("settle_requests", "Can end orphaned requests"),
+        ]
         constraints = [
             CheckConstraint(name="user_flux_balance_not_negative", condition=Q(balance__gte=0)),
             CheckConstraint(name="user_flux_held_not_negative", condition=Q(held__gte=0)),
@@ -35,6 +49,8 @@ class FluxAccount(models.Model):
                 condition=Q(balance__gte=F("held")) | Q(frozen=True),
             ),
         ]
+        # Nothing that a request changes may be indexed here: updates would leave their page.
+        indexes = [Index(name="user_flux_frozen", fields=["user_id"], condition=Q(frozen=True))]
 
     def __str__(self) -> str:
         return f"{self.user_id}: {self.balance} flux"
@@ -116,6 +132,13 @@ class FluxTransaction(models.Model):
                 fields=["user_id", "reverses_seq"],
                 condition=Q(reverses_seq__isnull=False),
             ),
+        ]
+        indexes = [
+            Index(
+                name="flux_transaction_not_usage",
+                fields=["kind", "-id"],
+                condition=~Q(kind="debit"),
+            )
         ]
 
     def __str__(self) -> str:
@@ -216,45 +239,15 @@ class LLMRequestLog(models.Model):
                 fields=["user_id", "id"],
                 condition=Q(settled_at__isnull=True),
             ),
+            Index(
+                name="llm_request_log_unbilled",
+                fields=["state", "-id"],
+                condition=Q(unbilled__gt=0),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.id} {self.model} {self.state}"
-
-
-class LLMRequestResult(models.Model):
-    """The answer to a request that carried an `Idempotency-Key`, kept for its replay."""
-
-    request = models.UUIDField(primary_key=True, db_column="request_id")
-    user_id = models.TextField()
-    body = models.BinaryField()
-    created_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "llm_request_result"
-        indexes = [Index(name="llm_request_result_age", fields=["created_at"])]
-
-    def __str__(self) -> str:
-        return str(self.request)
-
-
-class APIKeySpend(models.Model):
-    """Flux one API key debited on one UTC day: a sum over the ledger, kept in its transaction."""
-
-    pk = models.CompositePrimaryKey("user_id", "api_key_id", "day")
-    user_id = models.TextField()
-    api_key_id = models.TextField()
-    day = models.DateField()
-    flux = models.BigIntegerField()
-
-    class Meta:
-        db_table = "api_key_spend"
-        constraints = [
-            CheckConstraint(name="api_key_spend_flux_positive", condition=Q(flux__gt=0)),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.api_key_id} {self.day}: {self.flux} flux"
 
 
 class PriceVersion(models.Model):

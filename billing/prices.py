@@ -15,6 +15,7 @@ from typing import Any
 from django.db import transaction
 
 from airi_server.kernel import database, resources
+from airi_server.runtime import audit
 from airi_server.runtime.published import Published, announce
 from billing import options
 from billing.models import PriceVersion
@@ -102,6 +103,13 @@ def publish(*, model: str, by: str, at: datetime, note: str = "", **rates: Any) 
     with transaction.atomic():
         version = PriceVersion.objects.create(
             model=model, created_by=by, created_at=at, note=note, **columns
+        )
+        audit.record(
+            action="billing.add_priceversion",
+            subject=audit.Subject.of(version),
+            by=by,
+            at=at,
+            sentence=f"Published price {version}. {note}".strip(),
         )
         announce("prices")
     return version

@@ -7,6 +7,7 @@ the live path settles with, so that however many reconcilers run, each request e
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,11 @@ logger = logging.getLogger(__name__)
 
 RESTART_GRACE_S: Final = 60
 """How long after a restart of the database a live instance may still be without a session."""
-TRIGGERS: Final = ("flux_transaction_append_only", "price_version_append_only")
+TRIGGERS: Final = (
+    "flux_transaction_append_only",
+    "price_version_append_only",
+    "reconciliation_run_append_only",
+)
 PAGE: Final = 1_000
 SNAPSHOT_SQL: Final = """
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
@@ -129,12 +134,26 @@ def is_known(user_id: str) -> bool:
     )
 
 
-def broken_rows(scope: Scope = EVERYTHING) -> Iterator[Broken]:
-    """Check every invariant and name what breaks it. Call it within `snapshot`."""
+def broken_rows(scope: Scope = EVERYTHING, *, limit_s: float | None = None) -> Iterator[Broken]:
+    """Check every invariant and name what breaks it. Call it within `snapshot`.
+
+    Raises:
+        OperationalError: It takes longer than `limit_s`; PostgreSQL stopped it.
+    """
     params = scope.params() | {"triggers": list(TRIGGERS), "constraints": _constraints()}
+    began = time.monotonic()
     for invariant, sql in CHECKS:
+        if limit_s is not None:
+            _limit(limit_s - (time.monotonic() - began))
         for row in _stream(sql, params):
             yield Broken(invariant, *row)
+
+
+def _limit(seconds: float) -> None:
+    """Let the next statement of this transaction take so long; at least a moment."""
+    with connection.cursor() as cursor:
+        milliseconds = max(1, int(seconds * 1000))
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{milliseconds}ms"])
 
 
 def orphans(scope: Scope = EVERYTHING) -> Iterator[Orphan]:
@@ -154,6 +173,11 @@ def settle_orphans(scope: Scope = EVERYTHING) -> Iterator[Ended]:
         found = [(orphan.id, orphan.user_id) for orphan in orphans(scope)]
     for request_id, user_id in found:
         yield Ended(request_id, user_id, _settle(request_id))
+
+
+def settle_orphan(request_id: UUID) -> Charged | None:
+    """End one orphan as `settle_orphans` does, within the caller's transaction if there is one."""
+    return _settle(request_id)
 
 
 def prune_results() -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
-from billing import admin as pages
+from airi_server.runtime import audit
 from billing import prices
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog, PriceVersion
 from tests.factories import accounts
@@ -63,15 +62,15 @@ class TestEvidence:
         page = client.get(url(model, "changelist"), {"q": "mio"})
 
         assert page.status_code == client.get(url(model, "change", row.pk)).status_code == 200
-        assert set(page.context["cl"].queryset) == set(model.objects.all())
-        assert not client.get(url(model, "changelist"), {"q": "nobody"}).context["cl"].queryset
+        assert set(page.context["cl"].result_list) == set(model.objects.all())
+        assert not client.get(url(model, "changelist"), {"q": "nobody"}).context["cl"].result_list
 
     def test_finds_a_request_by_its_id_and_an_entry_by_its_key(self, client, books):
         found = client.get(url(LLMRequestLog, "changelist"), {"q": f" {books.id} "})
         entry = client.get(url(FluxTransaction, "changelist"), {"q": f"llm:{books.id}"})
 
-        assert [row.pk for row in found.context["cl"].queryset] == [books.id]
-        assert [row.amount for row in entry.context["cl"].queryset] == [7]
+        assert [row.pk for row in found.context["cl"].result_list] == [books.id]
+        assert [row.amount for row in entry.context["cl"].result_list] == [7]
 
     @pytest.mark.parametrize("model", [*EVIDENCE, PriceVersion])
     def test_is_changed_by_nobody(self, client, books, model):
@@ -97,14 +96,6 @@ class TestEvidence:
             path = url(model, "changelist") + f"{pk}/change/"
             assert client.get(path).status_code == 302  # to the index, with a message
 
-    def test_counts_no_further_than_anybody_pages(self, client, books, monkeypatch):
-        monkeypatch.setattr(pages, "MAX_LISTED", 2)
-
-        page = client.get(url(FluxTransaction, "changelist"))
-
-        assert page.context["cl"].result_count == 2
-        assert FluxTransaction.objects.count() == 3
-
 
 class TestPrices:
     def test_adding_publishes_a_version(self, client, root):
@@ -116,7 +107,7 @@ class TestPrices:
         assert (price.input, price.output, price.cached) == (2_500_000, 10_000_000, 1)
         assert (price.flat, price.minimum, price.usd_input) == (5, 1, None)
         assert (version.created_by, version.note) == (root.get_username(), PRICE["note"])
-        assert str(version) in LogEntry.objects.get().object_repr
+        assert [entry.actor for entry in audit.of(audit.Subject.of(version))] == [root.email]
         assert client.get(url(PriceVersion, "change", version.pk)).status_code == 200
 
     @pytest.mark.parametrize(

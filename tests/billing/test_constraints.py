@@ -15,6 +15,7 @@ from billing.models import (
     LLMRequestResult,
     PriceVersion,
 )
+from billing.runs import ReconciliationRun
 from tests.factories import billing as make
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +56,11 @@ def request(**columns):
         "deadline_at": NOW,
     }
     return LLMRequestLog(**{**ordinary, **columns})
+
+
+def run(**columns):
+    counts = {"duration_ms": 0, "broken": 0, "orphans": 0}
+    return ReconciliationRun(**{"at": NOW, "by": "op", **counts, **columns})
 
 
 def settled(**columns):
@@ -116,6 +122,9 @@ REFUSED = [
     ("api_key_spend_flux_positive", [spend(flux=0)]),
     ("price_version_rates_not_negative", [price(flux_per_1k_input=-1)]),
     ("price_version_rates_not_negative", [price(minimum_flux=-1)]),
+    ("reconciliation_run_counts_not_negative", [run(duration_ms=-1)]),
+    ("reconciliation_run_counts_not_negative", [run(broken=-1)]),
+    ("reconciliation_run_counts_not_negative", [run(orphans=-1)]),
 ]
 
 

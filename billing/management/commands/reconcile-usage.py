@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
@@ -11,15 +12,18 @@ from typing import Any
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from billing import reconciliation
+from airi_server.runtime import audit
+from billing import reconciliation, runs
 from billing.reconciliation import Scope
 
 
 class Command(BaseCommand):
     help = (
         "Check that balances, ledger, requests and holds agree, and name every row that does "
-        "not; list requests that nobody will end any more. Only reads, unless --settle is given. "
+        "not; list requests that nobody will end any more. Writes down that it ran and what it "
+        "found, and changes nothing else unless --settle is given. "
         "Exits with 0 if all agree, 1 if not, 2 if it was called wrongly. Output: one line a "
         "row, tab-separated or JSON."
     )
@@ -41,10 +45,19 @@ class Command(BaseCommand):
         scope = Scope(options["user"], _instant(options["since"]))
         if scope.user_id is not None and not reconciliation.is_known(scope.user_id):
             raise CommandError(f"Nobody is called {scope.user_id!r}.", returncode=2)
+        at, began = timezone.now(), time.monotonic()
         counts: Counter[str] = Counter()
         for kind, row in self._rows(scope, settle=options["settle"]):
             counts[kind] += 1
             self._line(kind, **row)
+        runs.record(
+            scope=scope,
+            by=audit.COMMAND,
+            at=at,
+            duration_ms=round((time.monotonic() - began) * 1000),
+            broken=counts["broken"],
+            orphans=counts["orphan"],
+        )
         self._summarize(counts)
         if counts["broken"]:
             raise CommandError(f"The books disagree in {counts['broken']} places.", returncode=1)

@@ -1,0 +1,131 @@
+"""What the lists of the books have in common: whose a row is, and how it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+
+from accounts import keys, users
+from accounts.credentials import without_secret
+from airi_server.pages.exports import ExportPages
+from airi_server.pages.filters import Selection
+
+# unfold has no types of its own.
+if TYPE_CHECKING:
+    Method = Callable[..., Any]
+
+    def action(**options: Any) -> Callable[[Method], Method]: ...
+    def display(**options: Any) -> Callable[[Method], Method]: ...
+else:
+    from unfold.decorators import action, display
+
+__all__ = ["BookPages", "action", "as_uuid", "choose", "display", "link_to", "number"]
+
+
+class BookPages(ExportPages):
+    """A list of rows that belong to users, by an id that is no foreign key."""
+
+    export_permission: ClassVar[str] = "billing.export_books"
+
+    def around(self, row: Any) -> dict[str, Any]:
+        """Return what the page of a row shows beside its columns."""
+        return {}
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
+        change: bool = False,  # noqa: FBT001, FBT002
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        context.update(self.around(obj))
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    @admin.display(description="User")
+    def person(self, row: Any) -> str:
+        """Show whose the row is: the address of today, over the id that never changes."""
+        return format_html(
+            '<a href="{}">{}</a><br><code>{}</code>',
+            link_to("accounts_user_change", row.user_id),
+            row.email or "no such user any more",
+            row.user_id,
+        )
+
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Look up the addresses of a page at once."""
+        emails = users.emails_of([row.user_id for row in rows]) if rows else {}
+        for row in rows:
+            row.email = emails.get(row.user_id, "")
+
+    def search(self, selection: Selection, term: str) -> None:
+        """Find whole things only, each kind through its own index."""
+        term = without_secret(term)
+        if not term:
+            return
+        request_id = as_uuid(term.removeprefix("llm:"))
+        public_id = keys.public_id_in(term)
+        if "@" in term:
+            found = users.with_email(term)
+            choose(selection, found.pk if found else None)
+        elif request_id is not None:
+            self.search_request(selection, request_id)
+        elif public_id is not None:
+            self.search_api_key(selection, public_id)
+        elif self.is_user(term):
+            choose(selection, term)
+        else:
+            self.search_key(selection, term)
+
+    def is_user(self, term: str) -> bool:
+        """Whether somebody is called that, or has rows here, or had."""
+        return bool(users.emails_of([term])) or (self.model.objects.filter(user_id=term).exists())
+
+    def search_request(self, selection: Selection, request_id: UUID) -> None:
+        selection.is_hopeless = True
+
+    def search_api_key(self, selection: Selection, public_id: str) -> None:
+        choose(selection, keys.owner_of(public_id))
+
+    def search_key(self, selection: Selection, term: str) -> None:
+        selection.is_hopeless = True
+
+    def spoken(self, value: str) -> str:
+        return without_secret(super().spoken(value))
+
+
+def choose(selection: Selection, user_id: str | None) -> None:
+    """Narrow a selection to one user; nobody, or two at once, have no rows."""
+    if user_id is None or selection.user_id not in (None, user_id):
+        selection.is_hopeless = True
+    else:
+        selection.user_id = user_id
+
+
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def link_to(page: str, key: Any) -> str:
+    """Return the address of a row's page, or nowhere while there is no such page."""
+    try:
+        return reverse(f"admin:{page}", args=[quote(str(key))])
+    except NoReverseMatch:
+        return ""
+
+
+def number(value: int | None) -> str:
+    """Write a number so that a column of them can be compared at a glance."""
+    text = "" if value is None else f"{value:,}"
+    return format_html('<span class="console-number">{}</span>', text)
