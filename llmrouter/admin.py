@@ -1,27 +1,19 @@
-"""The router's pages: models, upstreams and keys to edit, revisions to read and publish again.
-
-Saving publishes in the same transaction, under the publishing lock, or changes nothing.
-"""
+"""The router's pages: models, upstreams and keys to edit, revisions to read and publish again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
-from django.contrib import admin, messages
-from django.db import transaction
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.utils import timezone
-from django.utils.decorators import method_decorator
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from django.views.decorators.debug import sensitive_post_parameters
 
-from airi_server.kernel.errors import DomainError
-from llmrouter import forms
-from llmrouter.configuration import publishing, rows, tree
+from airi_server.pages.operators import StackedInline, TabularInline
+from llmrouter import forms, overview, plan_pages, probes
+from llmrouter.configuration import rows, tree
 from llmrouter.models import (
     RouterDefaults,
     RouterKey,
@@ -29,125 +21,99 @@ from llmrouter.models import (
     RouterRevision,
     RouterUpstream,
 )
+from llmrouter.probe_pages import ProbePages
+from llmrouter.publishing_pages import MayPublish, PublishingAdmin, action
+from llmrouter.revision_pages import RevisionPages
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-    StackedInline = admin.StackedInline[Any, Any]
-    TabularInline = admin.TabularInline[Any, Any]
-else:
-    ModelAdmin, StackedInline, TabularInline = (
-        admin.ModelAdmin,
-        admin.StackedInline,
-        admin.TabularInline,
-    )
-
-PUBLISH = "llmrouter.publish_router_config"
+Fieldsets = list[tuple[str | None, dict[str, Any]]]
+SHARING = (
+    "Upstreams of the same priority share the requests by their weights. To send half of the "
+    "traffic to a second upstream, give both the same priority and the same weight; weights of 3 "
+    "and 1 make three quarters and one quarter. The others are tried when these fail."
+)
 
 
-class MayPublish:
-    """Editing is publishing, so one permission covers it; looking needs that or the usual one."""
+class LineInline(MayPublish):
+    """Lines of which at least one has to stay, in an order that is dragged or entered."""
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        seen: bool = super().has_view_permission(request, obj)  # type: ignore[misc]
-        return seen or request.user.has_perm(PUBLISH)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(PUBLISH)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(PUBLISH)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(PUBLISH)
-
-
-class PublishingAdmin(MayPublish, ModelAdmin):
-    """Publishes what was saved or deleted; a refusal rolls the rows back and is shown."""
-
-    show_full_result_count = False
-
-    @method_decorator(sensitive_post_parameters())
-    def changeform_view(self, request: HttpRequest, *args: Any, **extra: Any) -> HttpResponse:
-        view = super().changeform_view
-        return self._locked(request, lambda: view(request, *args, **extra))
-
-    def delete_view(self, request: HttpRequest, *args: Any, **extra: Any) -> HttpResponse:
-        view = super().delete_view
-        return self._locked(request, lambda: view(request, *args, **extra))
-
-    def changelist_view(self, request: HttpRequest, *args: Any, **extra: Any) -> HttpResponse:
-        view = super().changelist_view
-        return self._locked(request, lambda: view(request, *args, **extra))
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001  Django's signature
-        super().save_related(request, form, formsets, change)
-        self._publish(request, form.cleaned_data["note"], form.cleaned_data["expected"])
-
-    def delete_model(self, request: HttpRequest, obj: Model) -> None:
-        super().delete_model(request, obj)
-        self._publish(request, f"{obj} deleted", None)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        names = ", ".join(map(str, queryset))
-        super().delete_queryset(request, queryset)
-        self._publish(request, f"{names} deleted", None)
-
-    def _locked(self, request: HttpRequest, respond: Callable[[], HttpResponse]) -> HttpResponse:
-        if request.method != "POST":
-            return respond()
-        try:
-            with transaction.atomic():
-                publishing.lock()
-                return respond()
-        except DomainError as refusal:
-            messages.error(request, f"Nothing was saved. {refusal.message}")
-            return HttpResponseRedirect(request.path)
-
-    def _publish(self, request: HttpRequest, note: str, expected: int | None) -> None:
-        revision = publishing.publish_rows(
-            note=note, by=request.user.get_username(), at=timezone.now(), expected=expected
-        )
-        messages.info(request, f"Published {revision}." if revision else "Nothing to publish.")
-
-
-class AtLeastOne:
-    """An inline of which `min_num` lines have to stay, and not only to be shown at first."""
+    extra = 0
+    ordering_field = "position"
+    hide_ordering_field = False
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         return super().get_formset(request, obj, **options, validate_min=True)  # type: ignore[misc]
 
 
-class RouterUpstreamInline(AtLeastOne, MayPublish, StackedInline):
+class RouterUpstreamInline(LineInline, StackedInline):
+    min_num = 1
+    ordering = ("position", "pk")
     model = RouterUpstream
     form = forms.RouterUpstreamForm
     formset = forms.UpstreamFormSet
-    extra = 0
-    min_num = 1
     show_change_link = True
     readonly_fields = ("stored_keys",)
+    template_before = "console/router_hint.html"
+    hint = SHARING
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = upstream_fieldsets("stored_keys", ("key_id", "key_value"))
+        if request.user.has_perm(probes.PERMISSION):
+            fieldsets[0][1]["fields"].append("probe")
+        return fieldsets
 
     @admin.display(description="Keys")
-    def stored_keys(self, upstream: RouterUpstream) -> SafeString:
-        keys = upstream.keys.order_by("position") if upstream.pk else []
-        return format_html_join(", ", "{}{}", ((k, " disabled" * k.disabled) for k in keys))
+    def stored_keys(self, upstream: RouterUpstream) -> SafeString | str:
+        keys = list(upstream.keys.order_by("position")) if upstream.pk else []
+        lines = ((k.key_id, k.fingerprint or "unreadable", " disabled" * k.disabled) for k in keys)
+        return format_html_join(", ", "{} <code>{}</code>{}", lines) or "None yet: enter one below."
 
 
-class RouterKeyInline(AtLeastOne, MayPublish, TabularInline):
+class RouterKeyInline(LineInline, TabularInline):
+    min_num = 1
+    ordering = ("position", "pk")
     model = RouterKey
     form = forms.RouterKeyForm
-    extra = 0
-    min_num = 1
+    formset = forms.LineFormSet
     readonly_fields = ("fingerprint",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = ["position", "key_id", "fingerprint", "value", "disabled"]
+        return [*fields, "probe"] if request.user.has_perm(probes.PERMISSION) else fields
+
+
+def upstream_fieldsets(*keys: Any) -> Fieldsets:
+    """Return the parts of an upstream's form; `keys` is what there is to see and enter of those."""
+    return [
+        (None, {"fields": ["base_url", ("slug", "override_model"), *keys]}),
+        ("Order", {"fields": [("position", "priority", "weight")]}),
+        (
+            "Advanced",
+            {
+                "classes": ["collapse"],
+                "fields": [("header_template", "timeout_ms"), "adapter_params"],
+            },
+        ),
+    ]
 
 
 @admin.register(RouterModel)
 class RouterModelAdmin(PublishingAdmin):
     form = forms.RouterModelForm
     inlines = (RouterUpstreamInline,)
-    list_display = ("name", "surface", "provider", "max_output_tokens")
+    list_display = ("shown_name", "upstreams", "max_output_tokens")
     list_filter = ("surface",)
+    list_per_page = 50
     search_fields = ("name",)
     ordering = ("surface", "name")
+    list_before_template = "console/router_overview.html"
+    actions_detail = ("plan",)
+    fieldsets = (
+        (None, {"fields": ["name", ("surface", "provider")]}),
+        ("Why", {"fields": ["note"]}),
+        ("Limits", {"fields": [("max_output_tokens", "default_output_tokens")]}),
+        ("Routing", {"fields": ["on_timeout", "trigger_codes"]}),
+        ("Advanced", {"classes": ["collapse"], "fields": [("max_tokens_field", "tokenizer")]}),
+    )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # The name is part of what seals its keys.
@@ -164,15 +130,48 @@ class RouterModelAdmin(PublishingAdmin):
                     plaintext=value,
                 )
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Add to the models of this page what the list says of each."""
+        listed: Any = super().get_changelist_instance(request)
+        listed.overview = overview.current(timezone.now().timestamp())
+        listed.result_list = overview.annotate(listed.result_list, listed.overview)
+        listed.may_probe = request.user.has_perm(probes.PERMISSION)
+        for model in listed.result_list:
+            model.may_probe = listed.may_probe
+        return listed
+
+    @admin.display(description="Model", ordering="name")
+    def shown_name(self, model: Any) -> SafeString:
+        return render_to_string("console/router_name.html", {"model": model})
+
+    @admin.display(description="Upstreams, in the order they are tried")
+    def upstreams(self, model: Any) -> SafeString:
+        context = {"model": model, "lines": model.lines, "may_probe": model.may_probe}
+        return render_to_string("console/router_upstreams.html", context)
+
+    @action(description="Plan", url_path="plan", permissions=["view"], icon="route")
+    def plan(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        model: RouterModel = self.found(request, object_id)
+        context = self.admin_site.each_context(request)
+        if model.surface != tree.LLM:
+            context["speech"] = model
+        return plan_pages.page(request, context, model.name)
+
 
 @admin.register(RouterUpstream)
-class RouterUpstreamAdmin(PublishingAdmin):
+class RouterUpstreamAdmin(ProbePages, PublishingAdmin):
     form = forms.UpstreamPageForm
     inlines = (RouterKeyInline,)
-    list_display = ("model", "position", "slug", "base_url", "override_model", "weight")
+    list_display = ("__str__", "model", "base_url", "override_model", "priority", "weight")
     list_select_related = ("model",)
     search_fields = ("=model__name", "slug")
+    search_help_text = "A whole model name, or a part of a slug"
     ordering = ("model__name", "position", "pk")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = upstream_fieldsets()
+        fieldsets[1][1]["description"] = SHARING
+        return [("Why", {"fields": ["note"]}), *fieldsets]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return False: an upstream begins on its model's page."""
@@ -188,6 +187,19 @@ class RouterUpstreamAdmin(PublishingAdmin):
 @admin.register(RouterDefaults)
 class RouterDefaultsAdmin(PublishingAdmin):
     form = forms.RouterDefaultsForm
+    fieldsets = (
+        ("Why", {"fields": ["note"]}),
+        (
+            "Limits",
+            {
+                "fields": [
+                    ("per_attempt_timeout_ms", "first_byte_timeout_ms"),
+                    ("idle_timeout_ms", "full_chain_timeout_ms"),
+                ]
+            },
+        ),
+        ("Routing", {"fields": ["fallback_http_codes"]}),
+    )
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_add_permission(request) and not RouterDefaults.objects.exists()
@@ -199,57 +211,4 @@ class RouterDefaultsAdmin(PublishingAdmin):
         return {"fallback_http_codes": list(tree.DEFAULT_CODES)}
 
 
-@admin.register(RouterRevision)
-class RouterRevisionAdmin(MayPublish, ModelAdmin):
-    """What was published, by whom and why; never edited."""
-
-    list_display = ("number", "published_at", "published_by", "note")
-    search_fields = ("note", "=published_by")
-    fields = readonly_fields = (
-        "number",
-        "published_at",
-        "published_by",
-        "note",
-        "changes",
-        "configuration",
-    )
-    ordering = ("-number",)
-    show_full_result_count = False
-    actions = ("publish_again",)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_publish_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm(PUBLISH)
-
-    @admin.display
-    def changes(self, revision: RouterRevision) -> SafeString:
-        return format_html("<pre>{}</pre>", revision.diff)
-
-    @admin.display
-    def configuration(self, revision: RouterRevision) -> SafeString:
-        shown = orjson.dumps(tree.redacted(revision.tree), option=orjson.OPT_INDENT_2)
-        return format_html("<pre>{}</pre>", shown.decode())
-
-    @admin.action(description="Publish again", permissions=["publish"])
-    def publish_again(self, request: HttpRequest, queryset: QuerySet[RouterRevision]) -> None:
-        numbers = list(queryset.values_list("number", flat=True)[:2])
-        if len(numbers) != 1:
-            messages.error(request, "Choose one revision.")
-            return
-        note = f"revision {numbers[0]} again"
-        try:
-            revision = publishing.republish(
-                numbers[0], note=note, by=request.user.get_username(), at=timezone.now()
-            )
-        except DomainError as refusal:
-            messages.error(request, refusal.message)
-            return
-        messages.info(request, f"Published {revision}." if revision else "It is in force.")
+admin.site.register(RouterRevision, RevisionPages)

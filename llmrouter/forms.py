@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from django import forms
 from django.forms.models import BaseInlineFormSet
 from pydantic import TypeAdapter, ValidationError
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from llmrouter.configuration import fields, provider_keys, publishing, tree
+from llmrouter.configuration import fields, key_hosts, publishing, tree
+from llmrouter.form_fields import AGAIN, PROBE, KeyTextField, ProbeField
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
 
 if TYPE_CHECKING:
@@ -18,24 +24,8 @@ else:
     ModelForm, InlineFormSet = forms.ModelForm, BaseInlineFormSet
 
 Shapes = dict[str, TypeAdapter[Any]]
+Widgets = dict[str, Any]
 LAST: Final = 32_000
-
-
-class KeyTextField(forms.CharField):
-    """A provider key: checked when it arrives, never rendered."""
-
-    widget = forms.PasswordInput
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(required=False, strip=False, **options)
-        self.widget.attrs["autocomplete"] = "new-password"
-
-    def clean(self, value: Any) -> str:
-        text: str = super().clean(value)
-        try:
-            return provider_keys.checked(text) if text else ""
-        except provider_keys.UnusableKey as unusable:
-            raise forms.ValidationError(unusable.message) from None
 
 
 class ShapedForm(ModelForm):
@@ -62,7 +52,11 @@ class ShapedForm(ModelForm):
 
 class PositionedForm(ShapedForm):
     position = forms.IntegerField(
-        min_value=1, max_value=LAST, required=False, help_text="Empty: last."
+        min_value=1,
+        max_value=LAST,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Drag to reorder, or enter numbers. Empty: last.",
     )
 
     def clean_position(self) -> int:
@@ -72,21 +66,41 @@ class PositionedForm(ShapedForm):
 class PublishingForm(ShapedForm):
     """A form whose saving publishes: it says why, and from which revision it started."""
 
-    note = forms.CharField(max_length=200, help_text="What changed, and why. Kept for ever.")
+    note = forms.CharField(
+        max_length=200,
+        widget=UnfoldAdminTextInputWidget,
+        label="Why",
+        help_text="What changes, and why. Kept for ever with the revision.",
+    )
     expected = forms.IntegerField(widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.fields["expected"].initial = publishing.current_number()
+        self.fields["note"].required = PROBE not in self.data
+
+    def is_valid(self) -> bool:
+        return super().is_valid() and AGAIN not in self.data
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
-        current = publishing.current_number()
-        if cleaned.get("expected") != current:
-            raise forms.ValidationError(
-                f"Revision {current} was published while this page was open. Load it again."
-            )
+        if PROBE not in self.data:
+            self._check_expected(cleaned.get("expected"))
         return cleaned
+
+    def _check_expected(self, expected: int | None) -> None:
+        """Refuse what was begun from an older revision; the next try is from the newest."""
+        newest = publishing.newest()
+        number = newest.number if newest else 0
+        if expected == number:
+            return
+        self.data = self.data.copy()  # type: ignore[attr-defined]  # a QueryDict
+        self.data[self.add_prefix("expected")] = str(number)  # type: ignore[index]
+        who = f" by {newest.published_by} ({newest.note})" if newest else ""
+        raise forms.ValidationError(
+            f"Revision {number} was published{who} while this page was open. Nothing was saved. "
+            "What you entered is still here: preview it again to see what it would change now."
+        )
 
 
 class RouterDefaultsForm(PublishingForm):
@@ -107,6 +121,7 @@ class RouterDefaultsForm(PublishingForm):
             "idle_timeout_ms",
             "fallback_http_codes",
         )
+        widgets: ClassVar[Widgets] = {"fallback_http_codes": UnfoldAdminTextInputWidget}
 
 
 class RouterModelForm(PublishingForm):
@@ -130,6 +145,7 @@ class RouterModelForm(PublishingForm):
             "max_tokens_field",
             "tokenizer",
         )
+        widgets: ClassVar[Widgets] = {"trigger_codes": UnfoldAdminTextInputWidget}
 
     def clean_trigger_codes(self) -> list[int] | None:
         """Read an empty list as "those of the defaults", unless an import made it empty."""
@@ -153,9 +169,13 @@ class RouterUpstreamForm(PositionedForm):
     key_id = forms.CharField(
         required=False,
         max_length=200,
-        help_text="Of the key below. One that exists is replaced; a new one is tried last.",
+        widget=UnfoldAdminTextInputWidget,
+        label="Id of a new key",
+        help_text="A name for metrics and logs. One that exists is replaced; a new one is tried "
+        "last.",
     )
     key_value = KeyTextField(label="New key", help_text="Sealed when saved, and not shown again.")
+    probe = ProbeField()
 
     shapes: ClassVar[Shapes] = {
         "slug": TypeAdapter(fields.Name),
@@ -182,6 +202,15 @@ class RouterUpstreamForm(PositionedForm):
             "weight",
             "adapter_params",
         )
+        widgets: ClassVar[Widgets] = {"adapter_params": UnfoldAdminTextareaWidget({"rows": 3})}
+        labels: ClassVar[dict[str, str]] = {"base_url": "Base URL"}
+        help_texts: ClassVar[dict[str, str]] = {
+            "base_url": "As the provider gives it, up to /v1: https://api.example.com/v1",
+            "priority": "The lowest is tried first. Empty: its position.",
+            "weight": "Its share among upstreams of the same priority.",
+            "header_template": "The Authorization header; {KEY} stands for the key.",
+            "timeout_ms": "Milliseconds to the first byte. Empty: that of the defaults.",
+        }
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
@@ -192,7 +221,20 @@ class RouterUpstreamForm(PositionedForm):
             self.add_error("key_value", "Enter the key.")
         if not (self.instance.pk or value or self.errors):
             self.add_error("key_value", "A new upstream needs a key.")
+        if self.instance.pk and "base_url" in self.changed_data and "base_url" in cleaned:
+            self._refuse_another_host(cleaned, replaced=key_id if value else None)
         return cleaned
+
+    def _refuse_another_host(self, cleaned: dict[str, Any], *, replaced: str | None) -> None:
+        """Say at the field what publishing would refuse: keys stay with the host they are for."""
+        entered_for = key_hosts.origin(self.initial["base_url"])
+        staying = self.instance.keys.exclude(key_id=replaced) if self.prefix else []
+        if staying and key_hosts.origin(cleaned["base_url"]) != entered_for:
+            self.add_error("base_url", key_hosts.ENTER_AGAIN.format(host=entered_for))
+
+    def probed(self) -> tuple[RouterUpstream, str | None]:
+        """Return what the button of this line tests: the key that was entered, else the first."""
+        return self.instance, self.cleaned_data.get("key_id") or None
 
 
 class UpstreamPageForm(RouterUpstreamForm, PublishingForm):
@@ -200,10 +242,13 @@ class UpstreamPageForm(RouterUpstreamForm, PublishingForm):
 
     key_id = None  # type: ignore[assignment]  # Django's way to leave an inherited field out
     key_value = None  # type: ignore[assignment]
+    probe = None  # type: ignore[assignment]
 
 
 class RouterKeyForm(PositionedForm):
     value = KeyTextField(label="New key", help_text="Leave empty to keep the one that is there.")
+
+    probe = ProbeField()
 
     shapes: ClassVar[Shapes] = {"key_id": TypeAdapter(fields.Name)}
 
@@ -222,8 +267,24 @@ class RouterKeyForm(PositionedForm):
             self.add_error("value", "Enter the key.")
         return cleaned
 
+    def probed(self) -> tuple[RouterUpstream, str | None]:
+        """Return what the button of this line tests."""
+        return self.instance.upstream, self.instance.key_id
 
-class UpstreamFormSet(InlineFormSet):
+
+class LineFormSet(InlineFormSet):
+    """The lines of a page, which another revision may have replaced since it was opened."""
+
+    def clean(self) -> None:
+        super().clean()
+        if any("id" in form.errors for form in self.forms):
+            raise forms.ValidationError(
+                "Another revision has replaced these lines. Load the page again, and enter what "
+                "you changed anew."
+            )
+
+
+class UpstreamFormSet(LineFormSet):
     def clean(self) -> None:
         super().clean()
         kept = [form for form in self.forms if form not in self.deleted_forms]

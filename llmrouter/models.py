@@ -136,6 +136,7 @@ class RouterUpstream(models.Model):
     class Meta:
         db_table = "router_upstream"
         verbose_name = "upstream"
+        permissions = [("probe_upstream", "Can test upstreams")]
         constraints = [
             UniqueConstraint(
                 name="router_upstream_position_unique",

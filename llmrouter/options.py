@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from airi_server.runtime.options import define
-from llmrouter.configuration.tree import UnspeechUpstream
+from llmrouter.configuration.tree import UnspeechUpstream, redacted
 
 Alias = Annotated[str, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -28,6 +28,7 @@ UNSPEECH_UPSTREAM = define(
     "UNSPEECH_UPSTREAM",
     UnspeechUpstream,
     help="The speech service every TTS request goes through, and its streaming socket.",
+    shown=redacted,
 )
 COMPLETIONS_PER_MINUTE = define(
     "COMPLETIONS_PER_MINUTE",

@@ -83,15 +83,18 @@ def is_sealed(plaintext: str, sealed: str, *, model: str, key_id: str) -> bool:
         return False
 
 
-def resealed(sealed: str, *, model: str, key_id: str) -> str:
-    """Return the same key under the current master key.
+def resealed(sealed: str, *, model: str, key_id: str, new_key_id: str | None = None) -> str:
+    """Return the same key under the current master key, and under another id if one is given.
 
     Raises:
         CannotOpen: It does not open here.
     """
     with _opened(sealed, model, key_id) as secret:
         return envelope.seal(
-            secret.decode(), purpose=envelope.PROVIDER_KEY, model=model, key_id=key_id
+            secret.decode(),
+            purpose=envelope.PROVIDER_KEY,
+            model=model,
+            key_id=new_key_id or key_id,
         )
 
 

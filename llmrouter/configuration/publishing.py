@@ -14,10 +14,10 @@ from django.db import connection, transaction
 
 from airi_server.kernel import database
 from airi_server.kernel.errors import Conflict, NotFound
-from airi_server.runtime import published
+from airi_server.runtime import audit, published
 from airi_server.runtime.options import ConfigNotSet
 from llmrouter import telemetry
-from llmrouter.configuration import changes, envelope, provider_keys, routes, rows, tree
+from llmrouter.configuration import changes, envelope, key_hosts, provider_keys, routes, rows, tree
 from llmrouter.models import NOTE_LENGTH, RouterRevision
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,8 @@ def publish(
 
     Raises:
         RevisionConflict: `expected` is no longer in force. Nothing was written.
-        InvalidTree: A key that is new here does not open, or cannot be sent. Nothing was written.
+        InvalidTree: A key that is new here does not open, or cannot be sent; or one that stays
+            would go to another host. Nothing was written.
     """
     with transaction.atomic():
         lock()
@@ -140,6 +141,7 @@ def publish(
                 f"Revision {number} was published in between.", details={"current": number}
             )
         previous = tree.parse(before.tree) if before else tree.Tree()
+        _refuse(key_hosts.faults(config, previous))
         rows.write(config, _fingerprints_of_new_keys(config, previous))
         if config == previous:
             return None
@@ -150,6 +152,13 @@ def publish(
             note=note[:NOTE_LENGTH],
             published_by=by,
             published_at=at,
+        )
+        audit.record(
+            action="llmrouter.publish_router_config",
+            subject=audit.Subject.of(revision),
+            by=by,
+            at=at,
+            sentence=f"Published {revision}. {note}".strip(),
         )
         published.announce(ROUTER.name)
     return revision
@@ -199,7 +208,11 @@ def _fingerprints_of_new_keys(config: tree.Tree, previous: tree.Tree) -> dict[st
             )
         except (envelope.CannotOpen, provider_keys.UnusableKey) as reason:
             faults.append({"path": f"{path}.ciphertext", "message": str(reason)})
+    _refuse(faults)
+    return fingerprints
+
+
+def _refuse(faults: list[dict[str, str]]) -> None:
     if faults:
         sentence = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
         raise tree.InvalidTree(sentence, details=faults)
-    return fingerprints

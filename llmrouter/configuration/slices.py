@@ -1,30 +1,28 @@
-"""What an operator says to seed the router (contract §3.8): one slice for one provider's key."""
+"""What an operator says to seed the router (contract §3.8): slices, and what `auto` means."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
-    SecretStr,
     TypeAdapter,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
-from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter.configuration import fields, tree
+from llmrouter.configuration import fields, kinds, tree
 
-OPENROUTER_URL = "https://openrouter.ai/api/v1"
-DASHSCOPE_HOSTS = {"intl": "dashscope-intl.aliyuncs.com", "cn": "dashscope.aliyuncs.com"}
-DASHSCOPE_PATH = "/api/v1/services/audio/tts/SpeechSynthesizer"
+MAX_SLICES = 20
+WITHOUT_SPEECH_RECOGNITION = "aliyun-nls-asr"
 
 Mode = Literal["merge", "reset"]
-PlaintextKey = Annotated[SecretStr, Field(min_length=1, max_length=8192)]
-Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
 class InvalidSeed(InvalidRequest):
@@ -32,122 +30,72 @@ class InvalidSeed(InvalidRequest):
 
     code = "INVALID_BODY"
 
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    @classmethod
+    def at(cls, path: str, message: str) -> Self:
+        """Return the refusal of one value of the body."""
+        return cls(message, details=[{"path": path, "message": message}])
 
 
-class _ModelSlice(_Shape):
-    """Replaces one model by one upstream with one key."""
-
-    model_name: fields.Name
-    plaintext_key: PlaintextKey
-
-    @property
-    def surface(self) -> str:
-        return tree.TTS
-
-
-class OpenRouter(_ModelSlice):
-    """Any OpenAI-compatible chat upstream; OpenRouter unless `base_url` says otherwise."""
-
-    kind: Literal["openrouter"] = "openrouter"
-    override_model: fields.UpstreamModel
-    base_url: fields.HTTPURL = Field(default=OPENROUTER_URL, alias="baseURL")
-    key_entry_id: fields.Name = "openrouter-prod-1"
-    header_template: fields.HeaderTemplate = tree.DEFAULT_HEADER
-
-    @property
-    def surface(self) -> str:
-        return tree.LLM
-
-    def model(self, key: tree.Key) -> tree.LLMModel:
-        upstream = tree.LLMUpstream(
-            base_url=self.base_url,
-            override_model=self.override_model,
-            header_template=self.header_template,
-            keys=(key,),
+def _supported(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("kind") == WITHOUT_SPEECH_RECOGNITION:
+        raise PydanticCustomError(
+            "not_supported", "aliyun-nls-asr is not supported: this server recognizes no speech"
         )
-        return tree.LLMModel(upstreams=(upstream,))
+    return value
 
 
-class Azure(_ModelSlice):
-    kind: Literal["azure"] = "azure"
-    region: Region
-    key_entry_id: fields.Name = "azure-tts-prod-1"
-
-    def model(self, key: tree.Key) -> tree.TTSModel:
-        upstream = tree.TTSUpstream(
-            base_url=f"https://{self.region}.tts.speech.microsoft.com/cognitiveservices/v1",
-            keys=(key,),
-            adapter_params={"region": self.region},
-        )
-        return tree.TTSModel(provider="azure", upstreams=(upstream,))
+KnownSlice = Annotated[kinds.ModelSlice | kinds.Unspeech, Field(discriminator="kind")]
+Slice = Annotated[KnownSlice, BeforeValidator(_supported)]
+Alias = fields.UpstreamModel
+Voices = Annotated[
+    dict[Alias, Annotated[dict[Alias, Alias], Field(max_length=500)]], Field(max_length=2000)
+]
 
 
-class DashScope(_ModelSlice):
-    kind: Literal["dashscope-cosyvoice"] = "dashscope-cosyvoice"
-    region: Literal["intl", "cn"]
-    upstream_model: fields.UpstreamModel
-    key_entry_id: fields.Name = "dashscope-tts-prod-1"
+class SeedDefaults(kinds.Shape):
+    """Which models `auto` means from now on, and the voices recommended for each locale."""
 
-    def model(self, key: tree.Key) -> tree.TTSModel:
-        upstream = tree.TTSUpstream(
-            base_url=f"https://{DASHSCOPE_HOSTS[self.region]}{DASHSCOPE_PATH}",
-            keys=(key,),
-            adapter_params={"model": self.upstream_model},
-        )
-        return tree.TTSModel(provider="dashscope-cosyvoice", upstreams=(upstream,))
+    chat_model: Alias | None = None
+    tts_model: Alias | None = None
+    tts_voices: Voices | None = None
 
 
-class UnspeechStreaming(_Shape):
-    upstream_url: fields.SocketURL = Field(alias="upstreamURL")
-    plaintext_key: PlaintextKey
-    key_entry_id: fields.Name = "volcengine-prod-1"
-
-
-class Unspeech(_Shape):
-    """Replaces the operator setting `UNSPEECH_UPSTREAM`; without `streaming`, that part goes."""
-
-    kind: Literal["unspeech"] = "unspeech"
-    rest_base_url: fields.HTTPURL = Field(alias="restBaseURL")
-    streaming: UnspeechStreaming | None = None
-
-
-ModelSlice = OpenRouter | Azure | DashScope
-Slice = Annotated[ModelSlice | Unspeech, Field(discriminator="kind")]
-
-
-class SeedDefaults(_Shape):
-    """Which models `auto` means from now on."""
-
-    chat_model: fields.Name | None = None
-    tts_model: fields.Name | None = None
-
-
-class Seed(_Shape):
+class Seed(kinds.Shape):
     """What to write, and whether what is already there stays."""
 
     mode: Mode = "merge"
     dry_run: bool = False
-    slices: Annotated[tuple[Slice, ...], Field(min_length=1, max_length=20)]
-    defaults: SeedDefaults = SeedDefaults()
+    defaults: SeedDefaults | None = None  # before the slices, whose check reads it
+    slices: Annotated[tuple[Slice, ...], Field(max_length=MAX_SLICES)]
 
-    @model_validator(mode="after")
-    def _has_one_unspeech(self) -> Self:
-        if sum(isinstance(each, Unspeech) for each in self.slices) > 1:
-            raise ValueError("At most one unspeech slice per request")
-        return self
+    @field_validator("slices")
+    @classmethod
+    def _say_something_once(
+        cls, given: tuple[kinds.ModelSlice | kinds.Unspeech, ...], info: ValidationInfo
+    ) -> tuple[kinds.ModelSlice | kinds.Unspeech, ...]:
+        if not given and info.data.get("defaults", ...) is None:
+            raise PydanticCustomError("empty", "Give at least one slice, or defaults")
+        if sum(isinstance(each, kinds.Unspeech) for each in given) > 1:
+            raise PydanticCustomError("two_unspeech", "At most one unspeech slice per request")
+        twice = _repeated(given)
+        if twice:
+            raise PydanticCustomError("twice", "More than one slice for {model}", {"model": twice})
+        return given
+
+
+def _repeated(given: Sequence[kinds.ModelSlice | kinds.Unspeech]) -> str | None:
+    seen = set()
+    for each in given:
+        if not isinstance(each, kinds.Unspeech):
+            place = f"the {each.surface} model {each.model_name}"
+            if place in seen:
+                return place
+            seen.add(place)
+    return None
 
 
 _SEED: TypeAdapter[Seed] = TypeAdapter(Seed)
+_TAG = re.compile(r"^(slices\.\d+)\.[a-z-]+")
 
 
 def parse(text: str | bytes) -> Seed:
@@ -159,7 +107,12 @@ def parse(text: str | bytes) -> Seed:
     try:
         return _SEED.validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as invalid:
-        faults = tree.faults_of(invalid)
         if invalid.errors()[0]["type"] == "json_invalid":
             raise InvalidSeed("Request body must be JSON") from None
+        faults = [_as_sent(fault) for fault in tree.faults_of(invalid)]
         raise InvalidSeed(faults[0]["message"], details=faults) from None
+
+
+def _as_sent(fault: dict[str, str]) -> dict[str, str]:
+    """Return a fault with its path in the body: without the kind that chose a slice's shape."""
+    return {**fault, "path": _TAG.sub(r"\1", fault["path"])}

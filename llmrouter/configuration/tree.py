@@ -204,7 +204,10 @@ def faults_of(invalid: ValidationError) -> list[dict[str, str]]:
     """Return path and message of the first faults, without the values that caused them."""
     faults = invalid.errors(include_url=False, include_context=False, include_input=False)
     return [
-        {"path": ".".join(map(str, fault["loc"])), "message": fault["msg"]}
+        {
+            "path": ".".join(map(str, fault["loc"])),
+            "message": fault["msg"].removeprefix("Value error, "),
+        }
         for fault in faults
         if not (fault["type"] == "too_short" and _holds_another(fault["loc"], faults))
     ][:MAX_FAULTS]

@@ -35,6 +35,13 @@ class Attempt(NamedTuple):
     key_index: int
 
 
+def rest(until: float, now: float) -> str:
+    """Say how long a key rests; both in epoch seconds, infinity waits for an operator."""
+    if math.isinf(until):
+        return "rests until an operator looks at it"
+    return f"rests for another {math.ceil(until - now)} s"
+
+
 class Skipped(NamedTuple):
     """A key that rests until an instant, in epoch seconds; infinity waits for an operator."""
 
@@ -45,9 +52,7 @@ class Skipped(NamedTuple):
     until: float
 
     def why(self, now: float) -> str:
-        if math.isinf(self.until):
-            return "rests until an operator looks at it"
-        return f"rests for another {math.ceil(self.until - now)} s"
+        return rest(self.until, now)
 
 
 class Plan(NamedTuple):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from contextlib import contextmanager
+
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
 from llmrouter.models import RouterModel
+from tests.fakes.upstream import ScriptedUpstream
 
 CANARY = "sk-canary-c0ffee"
 ADD = "admin:llmrouter_routermodel_add"
+BY_SCRIPT = {"X-Requested-With": "fetch"}
 
 
 def client_of(*permissions, **columns) -> Client:
@@ -29,7 +35,12 @@ def page(name, pk=None) -> str:
 
 def form_of(client, url) -> dict[str, str]:
     """Return what a browser would post from this page as it stands."""
-    context = client.get(url).context
+    return posted_by(client.get(url))
+
+
+def posted_by(response) -> dict[str, str]:
+    """Return what a browser would post from a page it was shown."""
+    context = response.context
     forms = [context["adminform"].form]
     for inline in context["inline_admin_formsets"]:
         forms += [inline.formset.management_form, *inline.formset.forms]
@@ -41,9 +52,10 @@ def form_of(client, url) -> dict[str, str]:
     }
 
 
-def save(client, url, **changes):
+def save(client, url, headers=None, **changes):
     values = {"note": "because", **form_of(client, url), **changes}
-    return client.post(url, {name: value for name, value in values.items() if value is not None})
+    posted = {name: value for name, value in values.items() if value is not None}
+    return client.post(url, posted, headers=headers)
 
 
 def errors_of(response) -> str:
@@ -68,3 +80,25 @@ NEW = {
 
 def change_page(model="chat-default") -> str:
     return page("routermodel_change", RouterModel.objects.get(name=model).pk)
+
+
+@contextmanager
+def provider(*steps):
+    """Play a provider in a thread of its own, for pages that call one while they are asked."""
+    ready, over = threading.Event(), threading.Event()
+    scripted = ScriptedUpstream(*steps)
+
+    async def serve():
+        async with scripted:
+            ready.set()
+            while not over.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield scripted
+    finally:
+        over.set()
+        thread.join(10)

@@ -123,6 +123,34 @@ class TestSeedRouterConfig:
         assert publishing.current_tree() == config == rows.read()
         assert run("seed-router-config", "--file", str(file))[1] == "nothing published\n"
 
+    def test_merges_the_defaults_that_a_file_names(self, tmp_path):
+        defaults = tree.Defaults(full_chain_timeout_ms=5, idle_timeout_ms=7)
+        published(chat_tree("a").model_copy(update={"defaults": defaults}))
+        file = tmp_path / "tree.json"
+
+        file.write_text('{"defaults": {"fullChainTimeoutMs": 9, "firstByteTimeoutMs": 3}}')
+        run("seed-router-config", "--file", str(file))
+        stored = publishing.current_tree()
+        assert set(stored.llm.models) == {"a"}
+        assert (stored.defaults.full_chain_timeout_ms, stored.defaults.idle_timeout_ms) == (9, 7)
+        assert stored.defaults.first_byte_timeout_ms == 3
+
+        file.write_text("{}")
+        assert run("seed-router-config", "--file", str(file))[1] == "nothing published\n"
+
+    def test_leaves_what_an_operator_gave_more_upstreams_unless_it_resets(self, monkeypatch):
+        grouped = chat_model(upstream(), upstream())
+        published(chat_tree(**{"chat-default": grouped}))
+        monkeypatch.setenv("OPENROUTER_KEY", CANARY)
+        monkeypatch.setenv("AZURE_KEY", CANARY)
+
+        _, err = run("seed-router-config")
+        assert "left as it is: chat-default: It has 2 upstreams.\n" in err
+        assert publishing.current_tree().llm.models["chat-default"] == grouped
+        assert "microsoft/v1" in publishing.current_tree().tts.models
+        run("seed-router-config", "--reset")
+        assert len(publishing.current_tree().llm.models["chat-default"].upstreams) == 1
+
     def test_refuses_a_redacted_export(self, tmp_path):
         published(chat_tree("a"))
         file = tmp_path / "tree.json"

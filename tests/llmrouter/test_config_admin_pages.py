@@ -4,11 +4,11 @@ import threading
 import time
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
+from airi_server.runtime.audit import AuditEntry
 from llmrouter.configuration import envelope, provider_keys, publishing, rows, tree
 from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, sealed_key, upstream
@@ -132,29 +132,6 @@ class TestDefaultsPage:
 
 
 class TestRevisionPages:
-    def publish_again(self, client, *numbers):
-        request = {"action": "publish_again", "_selected_action": numbers}
-        return client.post(page("routerrevision_changelist"), request)
-
-    def test_publishes_an_older_one_again(self, operator):
-        published(chat_tree("a"))
-        published(chat_tree("b"))
-
-        self.publish_again(operator, 1)
-
-        assert set(publishing.current_tree().llm.models) == {"a"}
-        newest = publishing.newest()
-        assert newest is not None
-        assert (newest.number, newest.note) == (3, "revision 1 again")
-
-    @pytest.mark.parametrize("numbers", [[], [1, 2], [2]])
-    def test_needs_one_that_is_not_in_force(self, operator, numbers):
-        published(chat_tree("a"))
-        published(chat_tree("b"))
-        self.publish_again(operator, *numbers)
-
-        assert publishing.current_number() == 2
-
     def test_cannot_be_written(self, operator):
         published()
         for name in ("change", "delete"):
@@ -190,7 +167,10 @@ class TestPermission:
 
         assert viewer.get(change_page()).status_code == 200
         assert viewer.post(change_page(), NEW).status_code == 403
-        assert "publish_again" not in viewer.get(page("routerrevision_changelist")).content.decode()
+        again = page("routerrevision_publish_again", 1)
+        assert again not in viewer.get(page("routerrevision_change", 1)).content.decode()
+        assert viewer.get(again).status_code == 403
+        assert viewer.post(again, {"note": "x", "expected": "1"}).status_code == 403
 
     def test_strangers_are_sent_to_the_login(self):
         assert Client().get(reverse(ADD)).status_code == 302
@@ -211,6 +191,8 @@ class TestCanary:
         pages = [
             *(page(f"router{name}_changelist") for name in ("model", "upstream", "revision")),
             *(page("routerrevision_change", number) for number in (1, 2, 3, 4, 5, 6)),
+            page("routerrevision_publish_again", 1),
+            page("routermodel_plan", model.pk),
             page("routermodel_change", model.pk),
             page("routermodel_delete", model.pk),
             page("routermodel_history", model.pk),
@@ -219,7 +201,9 @@ class TestCanary:
         ]
 
         shown = "".join(operator.get(url).content.decode() for url in pages)
-        kept = [repr(vars(row)) for row in (*RouterRevision.objects.all(), *LogEntry.objects.all())]
+        kept = [
+            repr(vars(row)) for row in (*RouterRevision.objects.all(), *AuditEntry.objects.all())
+        ]
         everything = shown + caplog.text + "".join(kept) + repr(publishing.current_table())
 
         assert envelope.fingerprint(CANARY) in shown

@@ -1,51 +1,22 @@
 from __future__ import annotations
 
-import json
-
 import orjson
 import pytest
 
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter.configuration import envelope, provider_keys, publishing, rows, seeding, slices, tree
+from llmrouter.configuration import envelope, publishing, rows, seeding, slices, tree, values
 from llmrouter.models import RouterRevision
-from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
+from llmrouter.options import (
+    DEFAULT_CHAT_MODEL,
+    DEFAULT_TTS_MODEL,
+    DEFAULT_TTS_VOICES,
+    UNSPEECH_UPSTREAM,
+)
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, upstream
+from tests.factories.slices import CANARY, azure, chat, dashscope, stepfun, unspeech
 
 pytestmark = pytest.mark.django_db
-CANARY = "sk-canary-93ab51"
-
-
-def chat(name="chat-default", key=CANARY, **fields):
-    return {
-        "kind": "openrouter",
-        "modelName": name,
-        "overrideModel": "openai/gpt-4o-mini",
-        "plaintextKey": key,
-        **fields,
-    }
-
-
-def azure(**fields):
-    given = {"modelName": "microsoft/v1", "region": "eastasia", "plaintextKey": CANARY}
-    return {"kind": "azure", **given, **fields}
-
-
-def dashscope(**fields):
-    return {
-        "kind": "dashscope-cosyvoice",
-        "modelName": "alibaba/cosyvoice-v2",
-        "region": "intl",
-        "upstreamModel": "cosyvoice-v2",
-        "plaintextKey": CANARY,
-        **fields,
-    }
-
-
-def unspeech(streaming=True):
-    socket = {"upstreamURL": "ws://unspeech:5933/stream", "plaintextKey": CANARY}
-    given = {"kind": "unspeech", "restBaseURL": "http://unspeech:5933"}
-    return {**given, **({"streaming": socket} if streaming else {})}
 
 
 def seed(*chosen, **request) -> seeding.Seeded:
@@ -56,6 +27,10 @@ def seed(*chosen, **request) -> seeding.Seeded:
 def secret_of(key, model) -> bytes:
     place = {"purpose": envelope.PROVIDER_KEY, "model": model, "key_id": key.id}
     return bytes(envelope.open_sealed(key.ciphertext, **place))
+
+
+def params_of(config):
+    return {name: m.upstreams[0].adapter_params for name, m in config.tts.models.items()}
 
 
 class TestSeed:
@@ -126,11 +101,41 @@ class TestSeed:
         assert after.ciphertext != before.ciphertext
         assert secret_of(after, "chat-default") == b"sk-other"
 
-    def test_keeps_what_an_operator_tuned(self):
-        published(chat_tree(a=chat_model(upstream(model="a"), max_output_tokens=99)))
-        seed(chat("a"))
+    def test_keeps_what_no_slice_can_name(self):
+        was = upstream(model="a", timeout_ms=7, weight=3, priority=2, id="first")
+        triggers = tree.Triggers(http_codes=(500,), on_timeout=False)
+        tuned = chat_model(was, max_output_tokens=99, fallback_triggers=triggers)
+        published(chat_tree(a=tuned))
 
-        assert publishing.current_tree().llm.models["a"].max_output_tokens == 99
+        seed(chat("a", baseURL="https://other.example/v1"))
+
+        model = publishing.current_tree().llm.models["a"]
+        [now] = model.upstreams
+        assert now.base_url == "https://other.example/v1"
+        assert (now.timeout_ms, now.weight, now.priority, now.id) == (7, 3, 2, "first")
+        assert (model.max_output_tokens, model.fallback_triggers) == (99, triggers)
+
+    def test_keeps_an_adapter_s_other_parameters_until_the_provider_changes(self):
+        seed(azure(), stepfun(upstreamModel="fast"))
+        tuned = tree.dump(publishing.current_tree())
+        for name in ("microsoft/v1", "stepfun/v1"):
+            tuned["tts"]["models"][name]["upstreams"][0]["adapterParams"]["defaultVoice"] = "jenny"
+        published(tree.parse(tuned))
+
+        seed(azure(region="westus"), stepfun())
+        params = params_of(publishing.current_tree())
+        assert params["microsoft/v1"] == {"region": "westus", "defaultVoice": "jenny"}
+        assert params["stepfun/v1"] == {"defaultVoice": "jenny"}
+
+        seed(dashscope(modelName="microsoft/v1"))
+        assert params_of(publishing.current_tree())["microsoft/v1"] == {"model": "cosyvoice-v2"}
+
+    def test_resetting_starts_a_model_anew(self):
+        published(chat_tree(a=chat_model(upstream(model="a", timeout_ms=7), max_output_tokens=99)))
+        seed(chat("a"), mode="reset")
+
+        model = publishing.current_tree().llm.models["a"]
+        assert (model.max_output_tokens, model.upstreams[0].timeout_ms) == (16_384, None)
 
     def test_a_dry_run_writes_nothing_and_shows_no_secret(self):
         seeded = seed(chat(), unspeech(), dryRun=True, defaults={"chatModel": "chat-default"})
@@ -173,45 +178,48 @@ class TestSeed:
         assert UNSPEECH_UPSTREAM.read().streaming is None
 
     def test_a_bad_key_leaves_everything_as_it_was(self):
-        with pytest.raises(provider_keys.UnusableKey) as refused:
+        with pytest.raises(slices.InvalidSeed) as refused:
             seed(unspeech(), chat(key="two words"))
 
-        assert "two words" not in refused.value.message
+        [fault] = refused.value.details
+        assert fault["path"] == "slices.1.plaintextKey"
+        assert "two words" not in f"{refused.value.message} {fault}"
         assert not OptionRevision.objects.exists()
         assert not RouterRevision.objects.exists()
 
 
-class TestParse:
-    @pytest.mark.parametrize(
-        ("body", "path"),
-        [
-            ({"slices": [chat("a|b")]}, "slices.0.openrouter.modelName"),
-            ({"slices": [chat()] * 21}, "slices"),
-            ({"slices": []}, "slices"),
-            ({"slices": [{**chat(), "kind": "bedrock"}]}, "slices.0"),
-            ({"slices": [dashscope(region="us")]}, "slices.0.dashscope-cosyvoice.region"),
-            ({"slices": [chat(key="")]}, "slices.0.openrouter.plaintextKey"),
-            ({"slices": [chat(extra=1)]}, "slices.0.openrouter.extra"),
-        ],
-    )
-    def test_names_the_path_of_a_fault(self, body, path):
-        with pytest.raises(slices.InvalidSeed) as refused:
-            slices.parse(json.dumps(body))
+class TestDefaults:
+    def test_of_voices_are_merged_by_model(self):
+        seed(defaults={"ttsVoices": {"a": {"en": "x"}, "b": {"en": "y"}}})
+        seed(defaults={"ttsVoices": {"b": {"de": "z"}}})
+        assert DEFAULT_TTS_VOICES.read() == {"a": {"en": "x"}, "b": {"de": "z"}}
 
-        assert (refused.value.status, refused.value.code) == (400, "INVALID_BODY")
-        assert [fault["path"] for fault in refused.value.details] == [path]
-        assert CANARY not in f"{refused.value.message} {refused.value.details}"
+        seed(mode="reset", defaults={"ttsVoices": {"c": {}}})
+        assert DEFAULT_TTS_VOICES.read() == {"c": {}}
 
-    def test_refuses_two_unspeech_slices(self):
-        with pytest.raises(slices.InvalidSeed, match="At most one unspeech slice per request"):
-            slices.parse(json.dumps({"slices": [unspeech(), unspeech()]}))
+    def test_alone_leave_the_models_alone(self):
+        published(chat_tree("a"))
 
-    def test_refuses_what_is_not_json(self):
-        with pytest.raises(slices.InvalidSeed, match="Request body must be JSON"):
-            slices.parse("{")
+        for mode in ("merge", "reset"):
+            seed(mode=mode, defaults={"chatModel": "b"})
 
-    def test_hides_keys_in_reprs(self):
-        assert CANARY not in repr(slices.parse(json.dumps({"slices": [chat(), unspeech()]})))
+        assert set(publishing.current_tree().llm.models) == {"a"}
+        assert DEFAULT_CHAT_MODEL.read() == "b"
+
+    def test_may_be_empty(self):
+        assert seed(defaults={}).changed == []
+
+
+class TestTooMany:
+    def test_models_are_refused(self):
+        [limit] = tree.LLMSection.model_fields["models"].metadata
+        full = tree.Tree(
+            llm=tree.LLMSection(
+                models=dict.fromkeys((str(n) for n in range(limit.max_length)), chat_model())
+            )
+        )
+        with pytest.raises(tree.InvalidTree, match="2000"):
+            values.merged(full, chat_tree("another"))
 
 
 class TestRouteChat:
@@ -242,6 +250,13 @@ class TestRouteChat:
 
         assert self.route().changed == []
         assert self.route(base_url="http://127.0.0.1:10/v1").changed == ["LLM_ROUTER_CONFIG"]
+
+    def test_leaves_a_model_that_an_operator_gave_another_upstream(self):
+        grouped = chat_tree(**{"chat-default": chat_model(upstream(), upstream(weight=2))})
+        published(grouped)
+
+        assert self.route().changed == ["DEFAULT_CHAT_MODEL"]
+        assert publishing.current_tree() == grouped
 
 
 class TestOptions:

@@ -53,6 +53,8 @@ class Command(BaseCommand):
             raise CommandError(refusal.message) from None
         except OSError as unreadable:
             raise CommandError(f"{options['file']}: {unreadable.strerror}") from None
+        for why in seeded.left:
+            self.stderr.write(f"left as it is: {why}")
         if seeded.diff:
             self.stdout.write(seeded.diff)
         wrote = "published: " + ", ".join(seeded.changed) if seeded.changed else "nothing published"
@@ -82,7 +84,11 @@ def _seeded(options: dict[str, Any]) -> seeding.Seeded:
         "defaults": _defaults(present, options),
     }
     return seeding.seed(
-        slices.parse(orjson.dumps(request)), by="manage.py", at=timezone.now(), note=options["note"]
+        slices.parse(orjson.dumps(request)),
+        by="manage.py",
+        at=timezone.now(),
+        note=options["note"],
+        is_routine=True,
     )
 
 
