@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from django.db import OperationalError
@@ -17,8 +17,12 @@ from airi_server import refusal_responses
 from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from billing.api import router as flux_router
+from billing.operators_api import router as grants_router
 from llmrouter.api import compatible_router
 from llmrouter.api import router as openai_router
+from llmrouter.operators_api import router as router_config_router
+
+OPERATORS: Final = "/api/admin/"
 
 
 class StrictParser(Parser):
@@ -26,6 +30,12 @@ class StrictParser(Parser):
 
     def parse_body(self, request: HttpRequest) -> Any:
         return orjson.loads(request.body)
+
+
+class InvalidBody(InvalidRequest):
+    """What operators' programs are told about a body (contract §1.3)."""
+
+    code = "INVALID_BODY"
 
 
 api = NinjaAPI(
@@ -41,6 +51,8 @@ api.add_router("/v1", openai_router, auth=HotKeyAuth())
 api.add_router("/api/v1/openai", compatible_router, auth=HotKeyAuth())
 api.add_router("/api/v1/flux", flux_router, auth=HotKeyAuth())
 api.add_router("/api/v1/keys", keys_router, auth=KeyAuth())
+api.add_router("/api/admin", grants_router, auth=KeyAuth())
+api.add_router("/api/admin/config/router", router_config_router)
 
 
 @api.exception_handler(DomainError)
@@ -50,19 +62,24 @@ def refuse(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def refuse_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    invalid = _invalid(request)
+    # Ninja names where it is ("body") and its own argument before a path that begins in the body.
+    steps = 2 if invalid is InvalidBody else 1
     details = [
-        {"path": ".".join(str(step) for step in fault["loc"][1:]), "message": fault["msg"]}
+        {"path": ".".join(map(str, fault["loc"][steps:])), "message": fault["msg"]}
         for fault in error.errors
     ]
-    return refusal_responses.of(
-        InvalidRequest("The request is not valid.", details=details), request.path
-    )
+    return refusal_responses.of(invalid("The request is not valid.", details=details), request.path)
 
 
 @api.exception_handler(HttpError)
 def refuse_malformed(request: HttpRequest, error: HttpError) -> HttpResponse:
     """Ninja's own complaints, which are about bodies it could not parse."""
-    return refusal_responses.of(InvalidRequest(str(error)), request.path)
+    return refusal_responses.of(_invalid(request)(str(error)), request.path)
+
+
+def _invalid(request: HttpRequest) -> type[InvalidRequest]:
+    return InvalidBody if request.path.startswith(OPERATORS) else InvalidRequest
 
 
 def _database_away(request: HttpRequest, _error: Any) -> HttpResponse:

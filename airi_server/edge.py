@@ -31,6 +31,15 @@ ALWAYS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+CONSOLE_POLICY: Final[Header] = (
+    b"content-security-policy",
+    # Alpine, which unfold is built with, evaluates the expressions in its attributes.
+    (
+        b"default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; "
+        b"base-uri 'none'; frame-ancestors 'none'"
+    ),
+)
 OURS: Final = frozenset(name for name, _ in ALWAYS) | {
     b"x-request-id",
     b"strict-transport-security",
@@ -110,7 +119,7 @@ class _Exchange:
 
     def _headers(self, given: list[Header]) -> list[Header]:
         if self._is_page:
-            return [*given, (b"x-request-id", self.request_id.encode())]
+            return [*given, CONSOLE_POLICY, (b"x-request-id", self.request_id.encode())]
         request_id = next((v for n, v in given if n == b"x-request-id"), self.request_id.encode())
         kept = [header for header in given if header[0].lower() not in OURS]
         kept += ALWAYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import path
 
@@ -13,7 +14,7 @@ urlpatterns = [
     path("", api.urls),
     path("livez", health.livez),
     path("readyz", health.readyz),
-    path("admin/", admin.site.urls),
+    path(f"{settings.ADMIN_PATH}/", admin.site.urls),
 ]
 handler400 = refusal_responses.malformed
 handler404 = refusal_responses.not_found

@@ -1,12 +1,14 @@
 """`./run test`: every check on one throw-away stack, and one verdict.
 
-Arguments go to pytest, which then runs alone: `./run test tests/billing -k hold`.
+Arguments go to pytest, which then runs alone: `./run test tests/billing -k hold`. With `--browser`
+it runs the tests in Chromium, which are otherwise skipped where there is none.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,7 @@ _CHECKS: Final = {
     ],
     "mypy": [sys.executable, "-m", "mypy", "."],
 }  # fmt: skip
+_CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(slots=True)
@@ -58,7 +61,13 @@ class Check:
         self.seconds = time.monotonic() - started
 
 
+def chromium() -> str | None:
+    """Return the browser of this machine that the browser tests can drive."""
+    return next((found for name in _CHROMIUM if (found := shutil.which(name))), None)
+
+
 def main(arguments: list[str]) -> None:
+    arguments = _of_pytest(arguments)
     processes.end_on_sigterm()
     # pytest hears Ctrl-C as well and says what it had found; we wait for that.
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
@@ -69,6 +78,20 @@ def main(arguments: list[str]) -> None:
         _apply(stack.database_url, stack.redis_url)
         passed = _only_pytest(arguments) if arguments else _everything()
     sys.exit(0 if passed else 1)
+
+
+def _of_pytest(arguments: list[str]) -> list[str]:
+    """Return the arguments as pytest takes them: `--browser` is a directory to it."""
+    rest = [each for each in arguments if each not in ("--browser", "--screenshots")]
+    if "--screenshots" in arguments:
+        os.environ["AIRI_SCREENSHOTS"] = "1"
+    if "--browser" not in arguments:
+        return rest
+    os.environ["AIRI_BROWSER"] = "required"
+    if chromium() is None:
+        sys.exit(f"./run test --browser: install a browser first, one of {', '.join(_CHROMIUM)}.")
+    # The tests of one module may be chosen; options alone choose all of them.
+    return rest if any("tests/browser" in each for each in rest) else ["tests/browser", *rest]
 
 
 def check(arguments: list[str]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from django.templatetags.static import static
+
 from airi_server import env
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -17,9 +19,17 @@ ALLOWED_HOSTS = env.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 ADDITIONAL_TRUSTED_ORIGINS = env.origins("ADDITIONAL_TRUSTED_ORIGINS")
 
-FIRST_PARTY_APPS = ["airi_server", "airi_server.runtime", "accounts", "billing", "llmrouter"]
+FIRST_PARTY_APPS = [
+    "airi_server",
+    "airi_server.runtime",
+    "airi_server.console.apps.ConsoleConfig",
+    "accounts",
+    "billing",
+    "llmrouter",
+]
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "airi_server.console.apps.ConsoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -72,6 +82,34 @@ STATIC_ROOT: Path | None = BASE_DIR / "staticfiles"
 APPEND_SLASH = False
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+
+# --- The operators' console ---------------------------------------------------------------
+
+ADMIN_PATH = env.word("ADMIN_PATH", "admin")
+ADMIN_EMAILS = [address.lower() for address in env.words("ADMIN_EMAILS")]
+LOGIN_REDIRECT_URL = "admin:index"
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "AIRI",
+    "SITE_HEADER": "AIRI server",
+    "SITE_SYMBOL": "graph_3",
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _request: static("console/favicon.svg"),
+        }
+    ],
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "LOGIN": {"form": "airi_server.console.login.LoginForm"},
+    "SHOW_BACK_BUTTON": True,
+    "ENVIRONMENT": "airi_server.console.navigation.environment",
+    "STYLES": [lambda _request: static("console/console.css")],
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": "airi_server.console.navigation.groups",
+    },
+}
 
 # --- Storage ------------------------------------------------------------------------------
 

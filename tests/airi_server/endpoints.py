@@ -40,6 +40,13 @@ KEY = {
     "allowedAddresses": [],
     "limits": {"day": 1},
 }
+GRANT = {
+    "description": "welcome",
+    "amount": 100,
+    "emails": ["nobody@example.com"],
+    "idempotencyKey": "k",
+}
+ROUTER_CONFIG = {"mode": "merge", "dryRun": True, "slices": [], "defaults": {}}
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EXAMPLES = {
     "GET /": Example("/"),
@@ -62,6 +69,9 @@ EXAMPLES = {
     "POST /api/v1/keys": Example("/api/v1/keys", KEY),
     "PATCH /api/v1/keys/<id>": Example("/api/v1/keys/{x}", KEY),
     "DELETE /api/v1/keys/<id>": Example("/api/v1/keys/{x}"),
+    "GET /api/admin/config/router": Example("/api/admin/config/router"),
+    "POST /api/admin/config/router": Example("/api/admin/config/router", ROUTER_CONFIG),
+    "POST /api/admin/flux-grants": Example("/api/admin/flux-grants", GRANT, query=("dryRun",)),
 }
 
 

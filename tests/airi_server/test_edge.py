@@ -104,7 +104,16 @@ class TestPages:
         assert answered.status == 200
         assert answered.headers["content-type"].startswith("text/html")
         assert answered.headers["x-frame-options"] == "DENY"
-        assert "default-src 'none'" not in answered.headers.get("content-security-policy", "")
+
+    async def test_have_a_policy_of_their_own_that_runs_no_inline_script(self, served):
+        answered = await served.get("/admin/login/")
+
+        policy = dict(
+            part.split(" ", 1) for part in answered.headers["content-security-policy"].split("; ")
+        )
+        assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == "'self' 'unsafe-eval'"
+        assert policy["connect-src"] == policy["form-action"] == "'self'"
 
 
 @pytest.mark.asyncio

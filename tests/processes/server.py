@@ -63,7 +63,8 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
             )  # fmt: skip
-        for _ in range(400):
+        # Longer than a machine takes that has every other test to run as well.
+        for _ in range(1200):
             if self._process.poll() is not None:
                 raise RuntimeError(self.log.read_text())
             try:
@@ -71,6 +72,7 @@ class ServerProcess:
                     return self
             except OSError:
                 time.sleep(0.05)
+        self.end(signal.SIGKILL)
         raise RuntimeError(f"not ready in time: {self.log.read_text()}")
 
     def end(self, signal_number: int, *, within_s: float = 20) -> int:

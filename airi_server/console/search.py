@@ -1,0 +1,174 @@
+"""One box that finds a request, a person or a key by what an operator has in hand.
+
+What is in hand is whole: an id, an address, a key, a name. So every kind is one look into an index,
+and only the kinds that this operator may see are looked up at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib.admin.utils import quote
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.http import urlencode
+
+import accounts.lookup
+import billing.lookup
+import llmrouter.configuration.lookup
+from accounts.credentials import PUBLIC_ID_LENGTH
+from accounts.lookup import PREFIX
+from airi_server.console import settings_pages
+from airi_server.runtime import options
+
+MAX_TERM: Final = 400
+"""No longer than the longest e-mail address or ledger key."""
+QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb<>()[]{},;"
+
+
+USER: Final = "User"
+ACCOUNT: Final = "Account"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row that was found, and where it is shown."""
+
+    kind: str
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Something that can be found: how to say so, who may, and how it is looked up."""
+
+    title: str
+    example: str
+    permissions: tuple[str, ...]
+    find: Callable[[str], Iterator[Hit]]
+
+
+def page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """Land on the row, list several, or say what could not be found and what can."""
+    given = request.GET.get("q", "")
+    term = _cleaned(given)
+    if PREFIX in given and term != given:
+        return _without_secret(term)
+    kinds = [kind for kind in KINDS if any(map(request.user.has_perm, kind.permissions))]
+    hits = _found(kinds, term) if term else []
+    if len(hits) == 1:
+        return redirect(hits[0].url)
+    shown = {**context, "title": "Search", "term": term, "hits": hits, "kinds": kinds}
+    return TemplateResponse(request, "console/search.html", shown)
+
+
+def _found(kinds: Sequence[Kind], term: str) -> list[Hit]:
+    """Return every row of that name. A person is one hit: their account is on their page."""
+    hits = [hit for kind in kinds for hit in kind.find(term)]
+    has_person = any(hit.kind == USER for hit in hits)
+    return [hit for hit in hits if not (has_person and hit.kind == ACCOUNT)]
+
+
+def _cleaned(given: str) -> str:
+    """Return what was meant: without quotes and blanks around it, and no more of a key than shows.
+
+    A NUL or something too long cannot be a name of ours.
+    """
+    term = given.strip().strip(QUOTES).strip()
+    if "\x00" in term or len(term) > MAX_TERM:
+        return ""
+    if PREFIX not in term:
+        return term
+    key = term[term.index(PREFIX) :]
+    return key[: len(PREFIX) + PUBLIC_ID_LENGTH]
+
+
+def _without_secret(term: str) -> HttpResponse:
+    """Lead away from an address that holds a secret, before anything else looks at it."""
+    clean: HttpResponseRedirect = HttpResponseRedirect(
+        f"{reverse('admin:search')}?{urlencode({'q': term})}"
+    )
+    clean["Cache-Control"] = "no-store"
+    return clean
+
+
+def _requests(term: str) -> Iterator[Hit]:
+    try:
+        request_id = UUID("".join(term.split()))
+    except ValueError:
+        return
+    if billing.lookup.is_request(request_id):
+        yield _hit("Request", str(request_id), "billing_llmrequestlog_change", request_id)
+
+
+def _users(term: str) -> Iterator[Hit]:
+    user_id = accounts.lookup.user_at(term) if "@" in term else term
+    if user_id and accounts.lookup.is_user(user_id):
+        yield _hit(USER, term, "accounts_user_change", user_id)
+
+
+def _user_accounts(term: str) -> Iterator[Hit]:
+    user_id = accounts.lookup.user_at(term) if "@" in term else term
+    if user_id and billing.lookup.is_account(user_id):
+        yield _hit(ACCOUNT, term, "billing_fluxaccount_change", user_id)
+
+
+def _keys(term: str) -> Iterator[Hit]:
+    public_id = accounts.lookup.public_id_in(term)
+    found = accounts.lookup.key_id(public_id) if public_id else None
+    if found is not None:
+        yield _hit("API key", f"{PREFIX}{public_id}", "accounts_apikey_change", found)
+
+
+def _entries(term: str) -> Iterator[Hit]:
+    found = billing.lookup.entry_keyed(term) if ":" in term else None
+    if found is not None:
+        yield _hit("Ledger entry", term, "billing_fluxtransaction_change", found)
+
+
+def _models(term: str) -> Iterator[Hit]:
+    for found in llmrouter.configuration.lookup.model_ids(term):
+        yield _hit("Model", term, "llmrouter_routermodel_change", found)
+
+
+def _settings(term: str) -> Iterator[Hit]:
+    name = term.upper()
+    if name in options.REGISTRY:
+        yield Hit("Setting", name, reverse("admin:setting", args=[name]))
+
+
+def _hit(kind: str, name: str, page_name: str, key: int | str | UUID) -> Hit:
+    # Quoted as Django's pages read it: an id may have `_`.
+    return Hit(kind, name, reverse(f"admin:{page_name}", args=[quote(key)]))
+
+
+KINDS: Final = (
+    Kind(
+        "A request",
+        "its id, which clients see as x-request-id",
+        ("billing.view_llmrequestlog",),
+        _requests,
+    ),
+    Kind("A user", "their e-mail address or id", ("accounts.view_user",), _users),
+    Kind(
+        "An account",
+        "its user's e-mail address or id",
+        ("billing.view_fluxaccount",),
+        _user_accounts,
+    ),
+    Kind("An API key", "its public part: sk-airi-…", ("accounts.view_apikey",), _keys),
+    Kind(
+        "A ledger entry",
+        "its key: llm:… or flux-grant:…",
+        ("billing.view_fluxtransaction",),
+        _entries,
+    ),
+    Kind("A model", "its public name", ("llmrouter.view_routermodel",), _models),
+    Kind("A setting", "its name", settings_pages.SEE, _settings),
+)

@@ -1,0 +1,97 @@
+"""One row of everything that the console has a page for, and the people who may ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import APIKey, User
+from airi_server.kernel import ids
+from airi_server.runtime import options
+from billing.models import FluxTransaction
+from llmrouter.models import RouterDefaults, RouterModel, RouterUpstream
+from tests.factories import accounts, billing
+from tests.factories import llmrouter as routers
+
+SETTING = "FLUX_PER_REQUEST"
+NOW = billing.NOW
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`user` is the person most rows are about; `keys` has what addresses are made of."""
+
+    user: User
+    key: APIKey
+    keys: dict[str, str]
+
+
+def make() -> Rows:
+    key, _ = accounts.api_key()
+    user = key.user
+    billing.make_account(100, user_id=user.pk)
+    ticket = billing.ticket(user.pk, billing.price())
+    billing.open_one(ticket, 10)
+    billing.settle_one(billing.settlement(ticket, 5))
+    orphan = billing.renamed(ticket, id=ids.uuid7())
+    billing.open_one(orphan, 10, deadline_s=-3600)
+    older = routers.published(routers.chat_tree("chat-other"))
+    nobody = [routers.upstream(base_url=f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
+    both = {
+        "chat-default": routers.chat_model(*nobody),
+        "chat-other": routers.chat_model(name="chat-other"),
+    }
+    routers.published(routers.chat_tree(**both))
+    model = RouterModel.objects.get(name="chat-default")
+    upstream = RouterUpstream.objects.filter(model=model).order_by("position")[0]
+    defaults, _ = RouterDefaults.objects.get_or_create()
+    options.put(SETTING, 7, by="tester", at=timezone.now(), note="test")
+    keys = {
+        "accounts_user": user.pk,
+        "accounts_apikey": str(key.pk),
+        "auth_group": str(Group.objects.create(name="support").pk),
+        "billing_fluxaccount": user.pk,
+        "billing_fluxtransaction": str(FluxTransaction.objects.order_by("id")[0].pk),
+        "billing_llmrequestlog": str(ticket.id),
+        "billing_priceversion": str(ticket.price.version),
+        "llmrouter_routermodel": str(model.pk),
+        "llmrouter_routerupstream": str(upstream.pk),
+        "llmrouter_routerrevision": str(older.pk),
+        "llmrouter_routerdefaults": str(defaults.pk),
+        "orphan": str(orphan.id),
+        "name": SETTING,
+        "kind": "csv",
+        "app_label": "billing",
+        "content_type_id": str(ContentType.objects.get_for_model(User).pk),
+        "view_on": user.pk,  # of Django's page view_on_site
+    }
+    audit = apps.get_model("runtime", "AuditEntry").objects.order_by("id")[0]
+    return Rows(user, key, {**keys, "runtime_auditentry": str(audit.pk)})
+
+
+def client_of(*permissions: str, **columns) -> Client:
+    """Return the client of somebody with these permissions: `billing.grant_flux`, ...."""
+    user = accounts.user()
+    User.objects.filter(pk=user.pk).update(email_verified=True, **columns)
+    user.refresh_from_db()
+    user.user_permissions.set([permission(name) for name in permissions])
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def api_key_of(email: str) -> tuple[APIKey, str]:
+    """Return a key of a new, verified user with this address, and its plaintext."""
+    owner = accounts.user(email=email)
+    User.objects.filter(pk=owner.pk).update(email_verified=True)
+    return accounts.api_key(owner=owner)
+
+
+def permission(name: str) -> Permission:
+    app, codename = name.split(".")
+    return Permission.objects.get(content_type__app_label=app, codename=codename)
