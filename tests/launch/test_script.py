@@ -32,8 +32,59 @@ def test_the_scripts_parse(script: str) -> None:
 def test_help_needs_no_setup() -> None:
     environ = {"PATH": "/usr/bin:/bin"}
     said = subprocess.run([RUN, "--help"], env=environ, capture_output=True, text=True, check=True)
-    for command in ("./run test", "./run manage", "./run bench", "--port", "--llm"):
+    for command in ("./run test", "--browser", "./run manage", "./run bench", "--port", "--llm"):
         assert command in said.stdout
+
+
+def test_browser_tests_without_a_browser_are_one_line() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "airi_server.launch", "test", "--browser"],
+        cwd=processes.ROOT,
+        env={"PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert said.stderr.startswith("./run test --browser: install a browser first")
+    assert said.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("installed", "command", "browser", "expected"),
+    [
+        ("", "serve", "chromium", "requirements.txt"),
+        ("", "test", "", "requirements-dev.txt"),
+        ("", "check", "chromium", "requirements-dev.txt"),
+        ("", "test", "chromium", "requirements-e2e.txt"),
+        ("", "test", "google-chrome", "requirements-e2e.txt"),
+        ("dev", "serve", "chromium", "requirements-dev.txt"),
+        ("e2e", "serve", "", "requirements-e2e.txt"),
+        ("e2e", "check", "", "requirements-e2e.txt"),
+    ],
+)
+def test_a_command_installs_what_it_needs_and_removes_nothing(
+    tmp_path: Path, installed: str, command: str, browser: str, expected: str
+) -> None:
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "bin").mkdir()
+    if installed:
+        (tmp_path / f".venv/requirements-{installed}.txt").touch()
+    if browser:
+        (tmp_path / "bin" / browser).touch(mode=0o755)
+    functions = RUN.read_text().partition("# A copy of the list")[0].partition("set -eu")[2]
+    script = functions.replace('cd "$(dirname "$0")"', "") + f"\nwanted_list {command}"
+
+    said = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path / "bin")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert said.stdout.strip() == expected
 
 
 def test_an_unknown_command_is_one_line() -> None:
@@ -56,7 +107,7 @@ def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["uv", "llm"])
+@pytest.mark.parametrize("name", ["uv", "llm", "e2e"])
 def test_what_is_installed_is_pinned_by_hash_and_names_no_host(name: str) -> None:
     content = (processes.ROOT / f"requirements-{name}.txt").read_text()
     pins = re.findall(r"^[a-z0-9-]+==\S+ \\$", content, re.MULTILINE)

@@ -14,6 +14,9 @@ import psycopg
 import pytest
 from django.db import connection
 
+# Imported once, here: two imports would be two fixtures, and build everything twice.
+from tests.perf.million import _million_rows, million  # noqa: F401  fixtures
+
 ROWS: Final = 50_000
 """At first; `Tables.grow` makes it four times as many."""
 GROWTH: Final = 4
