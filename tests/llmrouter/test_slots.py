@@ -132,6 +132,7 @@ class TestOwner:
         asking = asyncio.create_task(domain.chat(call))
         async with asyncio.timeout(30):
             while not upstream.seen:
+                assert not asking.done(), asking
                 await asyncio.sleep(0.01)
 
         asking.cancel()

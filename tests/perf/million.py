@@ -194,7 +194,7 @@ def _million_rows(django_db_setup, django_db_blocker) -> Iterator[str]:
         ) as session:  # fmt: skip
             fill(session)
     yield settings["NAME"]
-    with django_db_blocker.unblock(), creation._nodb_cursor() as cursor:
+    with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
         # By force: a thread of a test may have left its connection open.
         cursor.execute(f'DROP DATABASE "{settings["NAME"]}" WITH (FORCE)')
 
