@@ -1,0 +1,267 @@
+"""Messages: send, pull, and what was sent since. One round trip each, on the hot pool.
+
+The only hander-out of sequence numbers besides `chats.deletion`. A refused call has done nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+import psycopg
+
+from airi_server.kernel import database, resources
+from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest
+from billing.group_commit import GroupCommit
+from chats.membership import ChatNotFound, NotAMember, is_id
+from chats.models import MAX_CONTENT_BYTES, ChatMessage
+
+SEND_SQL: Final = "SELECT * FROM chats_send_messages(%(calls)s::json, %(chats)s::text[])"
+PULL_MESSAGES_SQL: Final = resources.read_text("chats", "sql/pull_messages.sql")
+READ_RANGE_SQL: Final = resources.read_text("chats", "sql/read_range.sql")
+READ_HEADS_SQL: Final = resources.read_text("chats", "sql/read_heads.sql")
+MAX_MESSAGES: Final = 500
+"""The most messages in one send, and the most rows in one page."""
+DEFAULT_PAGE: Final = 100
+MAX_SEND_LENGTH: Final = 1_048_576
+"""The most characters in one send, which is what one frame can carry."""
+MAX_SEQ: Final = 2**63 - 1
+ROLES: Final = frozenset(ChatMessage.Role.values)
+
+
+class MessageIdTaken(Conflict):
+    """A message of another chat has this id."""
+
+
+class NotTheAuthor(Forbidden):
+    """The message is somebody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """What a client sends: its own id, one of five roles, and text."""
+
+    id: str
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """A live message as every client reads it (camelCase on the wire); times in milliseconds."""
+
+    id: str
+    chat_id: str
+    sender_id: str | None
+    role: str
+    content: str
+    seq: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A tombstone: what had this id is gone since `seq`."""
+
+    id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a send did.
+
+    Args:
+        seq: The answer to the caller: the highest number among its messages.
+        from_seq: The first number it handed out; with nothing new, `to_seq` + 1.
+        to_seq: The last number it handed out.
+        is_new: Whether anything is to be pushed; False for an identical resend.
+        members: The user ids of the chat's members at the commit, the caller among them.
+    """
+
+    seq: int
+    from_seq: int
+    to_seq: int
+    is_new: bool
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of a chat after a cursor, by ascending number.
+
+    Args:
+        messages: Live messages.
+        seq: The next cursor: the page's last number if there is more, else the chat's head.
+        deleted: Tombstones in the page's range.
+    """
+
+    messages: tuple[WireMessage, ...]
+    seq: int
+    deleted: tuple[Deleted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a chat has come that a user is in."""
+
+    user_id: str
+    chat_id: str
+    seq: int
+
+
+async def send(*, caller: str, chat_id: str, messages: Sequence[NewMessage]) -> Sent:
+    """Append new messages in order, then edit those the caller has sent before.
+
+    An identical resend keeps its number and nothing is new; a message that was deleted stays
+    deleted. Whole or not at all, and on disk when this returns. Numbers and times are the
+    database's, under the chat's lock. Safe to call again when the outcome is unknown.
+
+    Raises:
+        ChatNotFound, NotAMember: Refused (404, 403).
+        MessageIdTaken: An id belongs to a message of another chat (409).
+        NotTheAuthor: An id belongs to somebody else's message (403).
+        InvalidRequest: A bound is broken, or one id comes twice with different content (400).
+        Overloaded: Too many sends are waiting (503).
+        psycopg.OperationalError, PoolTimeout: The database is away (`database.AWAY`).
+    """
+    rows = _distinct(messages)
+    if not is_id(chat_id):
+        raise ChatNotFound
+    call = {"chat_id": chat_id, "user_id": caller, "messages": rows}
+    try:
+        return _sent(await _sends.submit(call))
+    except psycopg.OperationalError as away:
+        if not database.was_lost(away):
+            raise
+    # The lost attempt may have committed without anybody having been told.
+    again = _sent(await _sends.submit(call))
+    return again if again.is_new else _told_again(again, len(rows))
+
+
+async def pull(*, caller: str, chat_id: str, after_seq: int, limit: int | None = None) -> Page:
+    """Return what has a number above `after_seq`, read in one snapshot with the chat's head.
+
+    `limit` counts messages and tombstones: missing, 0 or negative is 100, and at most 500.
+
+    Raises:
+        ChatNotFound, NotAMember: Refused.
+        psycopg.OperationalError, PoolTimeout: The database is away.
+    """
+    page = min(limit, MAX_MESSAGES) if limit and limit > 0 else DEFAULT_PAGE
+    params = {
+        "chat_id": chat_id,
+        "user_id": caller,
+        "after_seq": max(0, min(after_seq, MAX_SEQ)),
+        "page": page,
+    }
+    found = await database.fetch(PULL_MESSAGES_SQL, params) if is_id(chat_id) else []
+    if not found:
+        raise ChatNotFound
+    is_member, head = found[0][:2]
+    if not is_member:
+        raise NotAMember
+    rows = [row[2:] for row in found if row[2] is not None]
+    return _page(chat_id, rows, head=rows[-1][4] if len(rows) == page else head)
+
+
+async def between(*, chat_id: str, from_seq: int, to_seq: int) -> Page:
+    """Return what now has a number in a range of at most 500, for delivery to members.
+
+    The one read without a caller: whoever asks holds an event that names the members. What was
+    edited or deleted since is not in the range any more; its own event brings it.
+    """
+    params = {"chat_id": chat_id, "from_seq": from_seq, "to_seq": to_seq, "page": MAX_MESSAGES}
+    return _page(chat_id, await database.fetch(READ_RANGE_SQL, params), head=to_seq)
+
+
+async def heads(*, user_ids: Sequence[str], within_s: int) -> list[Head]:
+    """Return the heads of the users' live chats where something happened in the last seconds."""
+    params = {"user_ids": list(user_ids), "within_s": within_s}
+    return [Head(*row) for row in await database.fetch(READ_HEADS_SQL, params)]
+
+
+def _distinct(messages: Sequence[NewMessage]) -> list[dict[str, str]]:
+    """Return the messages as rows, each id once.
+
+    Raises:
+        InvalidRequest: A bound is broken, or one id comes twice with different content.
+    """
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidRequest(f"At most {MAX_MESSAGES} messages can be sent at once.")
+    seen: dict[str, NewMessage] = {}
+    for message in messages:
+        _ensure_storable(message)
+        if seen.setdefault(message.id, message) != message:
+            raise InvalidRequest(f"The id {message.id} comes twice with different content.")
+    if sum(len(message.content) for message in seen.values()) > MAX_SEND_LENGTH:
+        raise InvalidRequest("The messages are too long together.")
+    return [{"id": m.id, "role": m.role, "content": m.content} for m in seen.values()]
+
+
+def _ensure_storable(message: NewMessage) -> None:
+    if not is_id(message.id):
+        raise InvalidRequest("A message id has 1 to 64 characters of A-Z, a-z, 0-9, _ and -.")
+    if message.role not in ROLES:
+        raise InvalidRequest(f"The role is one of {', '.join(sorted(ROLES))}.")
+    try:
+        size = len(message.content.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest("The content has half of a surrogate pair.") from None
+    if "\x00" in message.content:
+        raise InvalidRequest("The content has a NUL character.")
+    if size > MAX_CONTENT_BYTES:
+        raise InvalidRequest(f"The content may have at most {MAX_CONTENT_BYTES} bytes.")
+
+
+def _sent(row: database.Row) -> Sent:
+    """Read one row that `send_messages.sql` returned, after its ordinal.
+
+    Raises:
+        ChatNotFound, NotAMember, MessageIdTaken, NotTheAuthor: Refused.
+    """
+    outcome, at_id, seq, from_seq, to_seq, members = row
+    details = {"id": at_id} if at_id else None
+    if outcome == "no_chat":
+        raise ChatNotFound
+    if outcome == "no_member":
+        raise NotAMember
+    if outcome == "other_chat":
+        raise MessageIdTaken("A message of another chat has this id.", details=details)
+    if outcome == "other_author":
+        raise NotTheAuthor("Only its author may change a message.", details=details)
+    return Sent(seq, from_seq, to_seq, to_seq >= from_seq, tuple(members))
+
+
+def _told_again(sent: Sent, count: int) -> Sent:
+    """Return a resend as new, as far as its messages still stand together at their numbers."""
+    return replace(sent, from_seq=max(1, sent.seq - count + 1), to_seq=sent.seq, is_new=count > 0)
+
+
+def _page(chat_id: str, rows: Sequence[database.Row], *, head: int) -> Page:
+    messages, deleted = [], []
+    for id_, sender_id, role, content, seq, created_at, updated_at, is_deleted in rows:
+        if is_deleted:
+            deleted.append(Deleted(id_, seq))
+        else:
+            messages.append(
+                WireMessage(id_, chat_id, sender_id, role, content, seq, created_at, updated_at)
+            )
+    return Page(tuple(messages), head, tuple(deleted))
+
+
+async def _send_batch(
+    lent: database.Connection, calls: Sequence[dict[str, Any]]
+) -> list[database.Row]:
+    params = {
+        "calls": orjson.dumps(calls).decode(),
+        "chats": sorted({call["chat_id"] for call in calls}),
+    }
+    found = {row[0]: row[1:] for row in await database.execute(lent, SEND_SQL, params)}
+    return [found[position] for position in range(1, len(calls) + 1)]
+
+
+_sends: GroupCommit[dict[str, Any], database.Row] = GroupCommit(_send_batch)

@@ -1,0 +1,119 @@
+-- send_messages.sql: append and edit messages for a batch of calls, in one round trip.
+--
+-- In:     p_calls json array, one object a call, in order of arrival: chat_id, user_id text,
+--         messages: array of id, role, content text; no id twice in one call
+--         p_chats text[], every chat of the batch once
+-- Out:    one row a call, in any order: ord (from 1), outcome, at_id, seq, from_seq, to_seq, members
+--         sent          members: the user ids at this commit; seq: the highest number among the
+--                       call's messages; from_seq..to_seq: what was handed out, empty for a resend
+--         no_chat | no_member
+--         other_chat    at_id belongs to a message of another chat (null: it was taken meanwhile)
+--         other_author  at_id belongs to somebody else's message
+-- Rule:   new ids in order, then changed contents in order, each takes the chat's next number. The
+--         same content again and a deleted message are left alone. A refused call does nothing.
+-- Locks:  chat rows in id order, FOR NO KEY UPDATE. Whoever numbers or changes members holds this
+--         lock, so numbers are dense, become visible in order, and members are those at the commit.
+-- Plans:  every look-up is a sub-select for one row: a join that was planned while the table was
+--         small goes on reading all of it
+-- Races:  an id that another chat takes at the same time: the insert waits for it, then the
+--         call's rows are taken back
+-- Twin:   tests/chats/test_send.py, tests/chats/test_machine.py
+CREATE OR REPLACE FUNCTION chats_send_messages(p_calls json, p_chats text[])
+RETURNS TABLE (
+    ord bigint, outcome text, at_id text, seq bigint, from_seq bigint, to_seq bigint,
+    members text[]
+)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    c record;
+    e record;
+    v_head bigint;
+    v_added bigint;
+    v_wanted bigint;
+    v_now timestamptz;
+BEGIN
+    PERFORM 1 FROM chat r WHERE r.id = ANY (p_chats) AND r.deleted_at IS NULL
+    ORDER BY r.id FOR NO KEY UPDATE;
+
+    FOR c IN
+        SELECT r.* FROM ROWS FROM (json_to_recordset(p_calls) AS (
+            chat_id text, user_id text, messages json
+        )) WITH ORDINALITY AS r (chat_id, user_id, messages, position)
+    LOOP
+        ord := c.position;
+        at_id := NULL; seq := NULL; from_seq := NULL; to_seq := NULL; members := NULL;
+        SELECT r.last_seq INTO v_head FROM chat r
+        WHERE r.id = c.chat_id AND r.deleted_at IS NULL FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            outcome := 'no_chat'; RETURN NEXT; CONTINUE;
+        END IF;
+        members := ARRAY(
+            SELECT m.user_id FROM chat_member m
+            WHERE m.chat_id = c.chat_id AND m.user_id IS NOT NULL);
+        IF c.user_id <> ALL (members) THEN
+            outcome := 'no_member'; RETURN NEXT; CONTINUE;
+        END IF;
+
+        SELECT CASE WHEN m.chat_id <> c.chat_id THEN 'other_chat' ELSE 'other_author' END, m.id
+        INTO outcome, at_id
+        FROM json_to_recordset(c.messages) AS n (id text)
+        CROSS JOIN LATERAL (
+            SELECT x.id, x.chat_id, x.author_id FROM chat_message x WHERE x.id = n.id LIMIT 1
+        ) AS m
+        WHERE m.chat_id <> c.chat_id OR m.author_id <> c.user_id
+        LIMIT 1;
+        IF FOUND THEN
+            RETURN NEXT; CONTINUE;
+        END IF;
+
+        v_now := clock_timestamp();
+        SELECT count(*) INTO v_wanted
+        FROM json_to_recordset(c.messages) AS n (id text)
+        WHERE (SELECT x.id FROM chat_message x WHERE x.id = n.id) IS NULL;
+        INSERT INTO chat_message (
+            id, chat_id, seq, sender_id, author_id, role, content, created_at, updated_at
+        )
+        SELECT n.id, c.chat_id, v_head + row_number() OVER (ORDER BY n.position),
+               CASE WHEN n.role = 'user' THEN c.user_id END, c.user_id, n.role, n.content,
+               v_now, v_now
+        FROM ROWS FROM (json_to_recordset(c.messages) AS (id text, role text, content text))
+        WITH ORDINALITY AS n (id, role, content, position)
+        WHERE (SELECT x.id FROM chat_message x WHERE x.id = n.id) IS NULL
+        ON CONFLICT (id) DO NOTHING;
+        GET DIAGNOSTICS v_added = ROW_COUNT;
+        IF v_added < v_wanted THEN
+            DELETE FROM chat_message m WHERE m.chat_id = c.chat_id AND m.seq > v_head;
+            outcome := 'other_chat'; RETURN NEXT; CONTINUE;
+        END IF;
+
+        to_seq := v_head + v_added;
+        FOR e IN
+            SELECT n.id, n.content
+            FROM ROWS FROM (json_to_recordset(c.messages) AS (id text, content text))
+            WITH ORDINALITY AS n (id, content, position)
+            CROSS JOIN LATERAL (
+                SELECT x.content, x.deleted_at FROM chat_message x WHERE x.id = n.id LIMIT 1
+            ) AS m
+            WHERE m.deleted_at IS NULL AND m.content <> n.content
+            ORDER BY n.position
+        LOOP
+            to_seq := to_seq + 1;
+            UPDATE chat_message m SET seq = to_seq, content = e.content, updated_at = v_now
+            WHERE m.id = e.id;
+        END LOOP;
+
+        from_seq := v_head + 1;
+        IF to_seq > v_head THEN
+            UPDATE chat r SET last_seq = to_seq, updated_at = greatest(r.updated_at, v_now)
+            WHERE r.id = c.chat_id;
+        END IF;
+        SELECT coalesce(max(m.seq), to_seq) INTO seq
+        FROM json_to_recordset(c.messages) AS n (id text)
+        CROSS JOIN LATERAL (SELECT x.seq FROM chat_message x WHERE x.id = n.id LIMIT 1) AS m;
+        outcome := 'sent';
+        RETURN NEXT;
+    END LOOP;
+END $$;

@@ -1,0 +1,55 @@
+"""The ordinary chat: a group of Ria, who owns it, and of whoever is named."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airi_server.kernel import ids
+from chats import messages, rooms
+from chats.messages import NewMessage, Sent
+from chats.models import Chat, ChatMember, ChatMessage
+from chats.rooms import Someone
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def chat(*others: str, owner: str = "ria", admins: tuple[str, ...] = (), **columns) -> Chat:
+    """Make a chat of `owner`, of `admins`, and of the users `others`."""
+    made = rooms.create(
+        **{
+            "caller": owner,
+            "at": NOW,
+            "members": [Someone("user", user_id) for user_id in (*admins, *others)],
+            **columns,
+        }
+    )
+    ChatMember.objects.filter(chat=made, user_id__in=admins).update(role="admin")
+    return made
+
+
+def chat_of(chat_id: str) -> Chat:
+    return Chat.objects.get(pk=chat_id)
+
+
+def message(content: str = "hi", **columns) -> NewMessage:
+    return NewMessage(**{"id": ids.nanoid(), "role": "user", "content": content, **columns})
+
+
+def member(chat: Chat, user_id: str) -> ChatMember:
+    return ChatMember.objects.get(chat=chat, user_id=user_id)
+
+
+async def say(chat: Chat, *contents: str, caller: str = "ria") -> Sent:
+    """Send one new message for each text."""
+    new = [message(content) for content in contents]
+    return await messages.send(caller=caller, chat_id=chat.pk, messages=new)
+
+
+def rows(chat: Chat) -> list[tuple[int, str, str]]:
+    """Return number, author and content of everything stored in a chat, tombstones too."""
+    stored = ChatMessage.objects.filter(chat=chat).order_by("seq")
+    return list(stored.values_list("seq", "author_id", "content"))
+
+
+def last_seq(chat: Chat) -> int:
+    return Chat.objects.get(pk=chat.pk).last_seq
