@@ -18,6 +18,9 @@ from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from billing.api import router as flux_router
 from billing.operators_api import router as grants_router
+from chats.api import router as chats_router
+from chats.characters.api import router as characters_router
+from chats.ticket_routes import router as tickets_router
 from llmrouter.api import compatible_router
 from llmrouter.api import router as openai_router
 from llmrouter.operators_api import router as router_config_router
@@ -53,6 +56,9 @@ api.add_router("/api/v1/flux", flux_router, auth=HotKeyAuth())
 api.add_router("/api/v1/keys", keys_router, auth=KeyAuth())
 api.add_router("/api/admin", grants_router, auth=KeyAuth())
 api.add_router("/api/admin/config/router", router_config_router)
+api.add_router("/api/v1/chats", chats_router, auth=KeyAuth())
+api.add_router("/api/v1/ws-tickets", tickets_router, auth=KeyAuth())
+api.add_router("/api/v1/characters", characters_router, auth=KeyAuth())
 
 
 @api.exception_handler(DomainError)

@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP through the edge, and the lifespan. Sockets join here."""
+"""The ASGI application: HTTP through the edge, sockets through the upgrade, and the lifespan."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from airi_server import telemetry
 from airi_server.edge import Edge
 from airi_server.entry import LeanASGIHandler, Receive, Scope, Send
 from airi_server.lifespan import lifespan
+from airi_server.upgrade import Upgrade
+from chats.routing import websocket_urlpatterns
 
 # The instrumentation adds itself to the middleware, which the handler reads when it is made.
 telemetry.set_up()
 _http = Edge(LeanASGIHandler())
+_sockets = Upgrade(websocket_urlpatterns)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,4 +30,4 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
     else:
-        await send({"type": "websocket.close", "code": 1000})
+        await _sockets(scope, receive, send)

@@ -13,7 +13,12 @@ from redis.exceptions import RedisError
 
 from airi_server.kernel import resources
 
-HOT_PATH_FUNCTIONS = ("open_requests", "mark_requests", "settle_requests")
+HOT_PATH_FUNCTIONS = (
+    ("billing", "open_requests"),
+    ("billing", "mark_requests"),
+    ("billing", "settle_requests"),
+    ("chats", "send_messages"),
+)
 
 
 @register(Tags.security, deploy=True)
@@ -36,25 +41,25 @@ def statements_installed(
     if not databases:
         return []
     try:
-        drifted = [name for name in HOT_PATH_FUNCTIONS if not _is_installed(name)]
+        drifted = [place for place in HOT_PATH_FUNCTIONS if not _is_installed(*place)]
     except DatabaseError:
         hint = "Look at DATABASE_URL."
         return [Error("The database does not answer.", id="airi.E003", hint=hint)]
     return [
         Error(
-            f"billing/sql/{name}.sql is not what the database runs.",
+            f"{app}/sql/{name}.sql is not what the database runs.",
             id="airi.E002",
             hint="Run `manage.py migrate`.",
         )
-        for name in drifted
+        for app, name in drifted
     ]
 
 
-def _is_installed(name: str) -> bool:
+def _is_installed(app: str, name: str) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [f"billing_{name}"])
+        cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [f"{app}_{name}"])
         row = cursor.fetchone()
-    body = resources.read_text("billing", f"sql/{name}.sql").split("AS $$", 1)[1]
+    body = resources.read_text(app, f"sql/{name}.sql").split("AS $$", 1)[1]
     return row is not None and row[0].strip() == body.rpartition("$$")[0].strip()
 
 

@@ -17,6 +17,7 @@ from airi_server.entry import Receive, Scope, Send
 from airi_server.health import Draining
 from airi_server.kernel import database, notify, redis
 from airi_server.runtime import published
+from chats import hub
 from llmrouter import owners
 from llmrouter.routing import upstream
 
@@ -38,6 +39,7 @@ async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await stopping.drained()
+    await hub.close()
     await upstream.close()
     await notify.close()
     await redis.close()
@@ -50,9 +52,9 @@ class Stopping:
     """The way from SIGTERM to the last settlement.
 
     A server closes its sockets at the signal, waits for its connections and only then tells the
-    lifespan. So the signal is taken first: readiness fails, and after `SHUTDOWN_DELAY_S` the
-    server hears of it too; whatever streams longer than `SHUTDOWN_GRACE_S` is ended with an error
-    frame and settled.
+    lifespan. So the signal is taken first: readiness fails, and after `SHUTDOWN_DELAY_S` chat
+    sockets are closed and the server hears of it too; whatever streams longer than
+    `SHUTDOWN_GRACE_S` is ended with an error frame and settled.
     """
 
     def __init__(self) -> None:
@@ -81,6 +83,7 @@ class Stopping:
         if self._drain is None:
             grace_s = settings.SHUTDOWN_DELAY_S + settings.SHUTDOWN_GRACE_S
             self._drain = self._loop.create_task(owners.drain(grace_s))
+            self._loop.call_later(settings.SHUTDOWN_DELAY_S, hub.drain)
 
     async def drained(self) -> None:
         """Wait until no paid request is left open by this process."""

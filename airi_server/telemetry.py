@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from airi_server.kernel import instance
+from chats import telemetry as chats_telemetry
 from llmrouter import telemetry as router_telemetry
 
 _shut_down: list[Callable[[], object]] = []
@@ -57,6 +58,7 @@ def set_up() -> None:
     hot = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
     hot.add_span_processor(spans)
     router_telemetry.configure(hot.get_tracer("airi.llmrouter"), ratio=ratio)
+    chats_telemetry.configure()
     DjangoInstrumentor().instrument(excluded_urls="livez,readyz")
     _shut_down.extend((meters.shutdown, tracers.shutdown))
 

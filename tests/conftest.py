@@ -19,7 +19,9 @@ from django.core.management.commands import flush
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 from airi_server.kernel import database, notify, redis
+from airi_server.launch import worker
 from airi_server.runtime import published
+from chats import hub
 from llmrouter import limits, owners
 from llmrouter.routing import health
 from llmrouter.routing import upstream as upstream_client
@@ -72,7 +74,7 @@ async def hot(transactional_db):
     yield
     await owners.drain(5)
     assert owners.count() == 0, "a paid request was left behind"
-    for close in (upstream_client.close, notify.close, redis.close, database.close):
+    for close in (hub.close, upstream_client.close, notify.close, redis.close, database.close):
         await close()
 
 
@@ -154,7 +156,9 @@ async def served(hot):
     # asyncio sends small segments at once only on sockets that say they are TCP.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            application, lifespan="off", log_config=None, access_log=False, **worker.SOCKETS
+        )
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

@@ -11,10 +11,22 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
 from airi_server.launch import processes
+
+SOCKETS: dict[str, Any] = {
+    "ws": "websockets-sansio",
+    "ws_max_size": 1_048_576,
+    # A client that does not answer a ping until the next one is due is gone.
+    "ws_ping_interval": 30.0,
+    "ws_ping_timeout": 30.0,
+    # One frame goes to many sockets: deflating it for each would cost more than it saves.
+    "ws_per_message_deflate": False,
+}
+"""How uvicorn serves sockets."""
 
 
 def main() -> None:
@@ -28,6 +40,7 @@ def main() -> None:
             "airi_server.asgi:application",
             loop="uvloop",
             http="httptools",
+            **SOCKETS,
             lifespan="on",
             log_config=None,
             access_log=False,

@@ -26,6 +26,7 @@ FIRST_PARTY_APPS = [
     "accounts",
     "billing",
     "llmrouter",
+    "chats",
 ]
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
@@ -151,6 +152,26 @@ CACHES = {
     }
 }
 
+# What instances tell each other about chats; the pub/sub layer survives a restart of Redis.
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {
+            "hosts": [
+                {
+                    "address": REDIS_URL,
+                    # A subscriber hears nothing for long: the default of 5 s would cut it off.
+                    "socket_timeout": None,
+                    "socket_connect_timeout": 2,
+                    "socket_keepalive": True,
+                    "max_connections": 8,
+                }
+            ],
+            "prefix": f"{REDIS_PREFIX}.chats",
+        },
+    }
+}
+
 # --- The gateway --------------------------------------------------------------------------
 
 LLM_ROUTER_MASTER_KEY = env.text("LLM_ROUTER_MASTER_KEY")
@@ -191,6 +212,8 @@ LOGGING = {
         "uvicorn": {"level": "WARNING", "propagate": True, "handlers": []},
         "uvicorn.error": {"level": "WARNING", "propagate": True, "handlers": []},
         "httpx": {"level": "WARNING"},
+        # One traceback a second while Redis is away; `chats.relay` says it once.
+        "channels_redis": {"level": "CRITICAL"},
         "django.request": {"level": "CRITICAL"},
     },
 }

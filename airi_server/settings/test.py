@@ -7,6 +7,7 @@ ENVIRONMENT = "test"
 # Workers of one run share a Redis; each has its own keys and its own channel.
 REDIS_PREFIX = f"airi-{env.text('PYTEST_XDIST_WORKER', 'test')}"
 CACHES["default"]["KEY_PREFIX"] = f"{REDIS_PREFIX}:cache"
+CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = f"{REDIS_PREFIX}.chats"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ALLOWED_HOSTS = ["*"]
 WHITENOISE_USE_FINDERS = True

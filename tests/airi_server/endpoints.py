@@ -47,6 +47,23 @@ GRANT = {
     "idempotencyKey": "k",
 }
 ROUTER_CONFIG = {"mode": "merge", "dryRun": True, "slices": [], "defaults": {}}
+ROOM = {
+    "id": "c1",
+    "type": "bot",
+    "title": "Talk",
+    "members": [{"type": "character", "characterId": "airi"}],
+}
+MEMBER = {"type": "user", "userId": "u2", "characterId": None}
+CHARACTER = {"version": "1", "coverUrl": "https://x/c.png", "characterId": "airi"}
+PARTS = {
+    "cover": {"foregroundUrl": "https://x/f.png", "backgroundUrl": "https://x/b.png"},
+    "capabilities": [{"type": "llm", "config": {"apiKey": "k", "apiBaseUrl": "https://x"}}],
+    "avatarModels": [
+        {"name": "n", "type": "spine", "description": "", "config": {"spine": {"urls": []}}}
+    ],
+    "i18n": [{"language": "en", "name": "Airi", "description": "", "tags": ["a"]}],
+    "prompts": [{"language": "en", "type": "system", "content": "Be kind."}],
+}
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EXAMPLES = {
     "GET /": Example("/"),
@@ -72,6 +89,24 @@ EXAMPLES = {
     "GET /api/admin/config/router": Example("/api/admin/config/router"),
     "POST /api/admin/config/router": Example("/api/admin/config/router", ROUTER_CONFIG),
     "POST /api/admin/flux-grants": Example("/api/admin/flux-grants", GRANT, query=("dryRun",)),
+    "POST /api/v1/ws-tickets": Example("/api/v1/ws-tickets"),
+    "GET /api/v1/chats": Example("/api/v1/chats", query=("limit", "cursor")),
+    "POST /api/v1/chats": Example("/api/v1/chats", ROOM),
+    "GET /api/v1/chats/<id>": Example("/api/v1/chats/{x}"),
+    "PATCH /api/v1/chats/<id>": Example("/api/v1/chats/{x}", {"title": "Talk"}),
+    "DELETE /api/v1/chats/<id>": Example("/api/v1/chats/{x}"),
+    "POST /api/v1/chats/<id>/members": Example("/api/v1/chats/{x}/members", MEMBER),
+    "PATCH /api/v1/chats/<id>/members/<member_id>": Example(
+        "/api/v1/chats/c1/members/{x}", {"role": "admin"}
+    ),
+    "DELETE /api/v1/chats/<id>/members/<member_id>": Example("/api/v1/chats/c1/members/{x}"),
+    "GET /api/v1/characters": Example("/api/v1/characters", query=("all", "limit", "cursor")),
+    "POST /api/v1/characters": Example("/api/v1/characters", {"character": CHARACTER, **PARTS}),
+    "GET /api/v1/characters/<id>": Example("/api/v1/characters/{x}"),
+    "PATCH /api/v1/characters/<id>": Example("/api/v1/characters/{x}", {**CHARACTER, **PARTS}),
+    "DELETE /api/v1/characters/<id>": Example("/api/v1/characters/{x}"),
+    "POST /api/v1/characters/<id>/like": Example("/api/v1/characters/{x}/like"),
+    "POST /api/v1/characters/<id>/bookmark": Example("/api/v1/characters/{x}/bookmark"),
 }
 
 

@@ -9,17 +9,28 @@ import contextlib
 class SilentProxy:
     """Use as an async context manager; it stands in front of `host` and `port`.
 
-    After `silence` the connections made so far swallow what they are given; new ones work.
+    After `silence` the connections made so far swallow what they are given; new ones work. After
+    `cut` there are none, and none can be made.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.port = 0
         self._target = (host, port)
         self._generation = 0
+        self._is_cut = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def silence(self) -> None:
         self._generation += 1
+
+    def cut(self) -> None:
+        """End every connection and refuse new ones, until `mend`."""
+        self._is_cut = True
+        for task in self._tasks:
+            task.cancel()
+
+    def mend(self) -> None:
+        self._is_cut = False
 
     async def __aenter__(self) -> SilentProxy:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -35,6 +46,9 @@ class SilentProxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._is_cut:
+            writer.close()
+            return
         self._tasks.add(task)
         born = self._generation
         there, back = await asyncio.open_connection(*self._target)

@@ -56,7 +56,7 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 [
                     sys.executable, "-m", "uvicorn", "airi_server.asgi:application",
-                    "--port", str(self.port), "--no-access-log",
+                    "--port", str(self.port), "--no-access-log", "--ws", "websockets-sansio",
                 ],
                 cwd=ROOT,
                 env=environment(**self._environ),

@@ -1,0 +1,35 @@
+"""What every socket passes before its consumer: an id for its log lines, and its origin checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from channels.routing import URLRouter
+from django.urls import URLPattern, re_path
+
+from airi_server import edge
+from airi_server.entry import Receive, Scope, Send
+from airi_server.kernel import context
+from airi_server.kernel.ids import uuid7
+
+
+class Upgrade:
+    """Serves sockets; what is not routed or comes from a foreign page is refused with 403."""
+
+    def __init__(self, patterns: Sequence[URLPattern]) -> None:
+        self._router = URLRouter([*patterns, re_path("", cast("Any", _refuse))])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context.request_id.set(str(uuid7()))
+        # Programs send no origin; browsers always do, and a page cannot choose it.
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if all(map(edge.is_trusted, origins)):
+            await self._router(scope, receive, send)
+        else:
+            await _refuse(scope, receive, send)
+
+
+async def _refuse(_scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.close"})

@@ -1,0 +1,128 @@
+"""The calls of `/ws/chat`: check the request, call the domain, always answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from airi_server.kernel import database
+from airi_server.kernel.errors import DomainError, InvalidRequest, Unavailable
+from chats import envelopes, messages
+from chats.envelopes import Request
+from chats.hub import Hub
+from chats.messages import Page
+from chats.protocol import (
+    MAX_CONTENT_BYTES_OUT,
+    PULL,
+    SEND,
+    MessagesPulled,
+    MessagesSent,
+    PullMessages,
+    SendMessages,
+)
+from chats.sockets import Socket
+
+logger = logging.getLogger(__name__)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+SENDS_AT_ONCE: Final = 16
+PULLS_AT_ONCE: Final = 4
+
+
+class ServerError(DomainError):
+    """A bug. The client learns nothing about it; the log does."""
+
+    code = "INTERNAL_SERVER_ERROR"
+    status = 500
+
+
+class Calls:
+    """What one authenticated socket asks for.
+
+    Sends reach the database in the order of their frames; pulls may overtake.
+    """
+
+    __slots__ = ("_handlers", "_hub", "_slots", "_socket", "_user_id")
+
+    def __init__(self, hub: Hub, socket: Socket, user_id: str) -> None:
+        self._hub = hub
+        self._socket = socket
+        self._user_id = user_id
+        self._slots = {
+            SEND: asyncio.Semaphore(SENDS_AT_ONCE),
+            PULL: asyncio.Semaphore(PULLS_AT_ONCE),
+        }
+        self._handlers: Mapping[Any, Callable[[Any], Awaitable[BaseModel]]] = {
+            SEND: self._send,
+            PULL: self._pull,
+        }
+
+    async def start(self, request: Request) -> None:
+        """Take on a call; waits while this socket has too many of its kind under way."""
+        slot = self._slots[request.call]
+        await slot.acquire()
+        answering = self._hub.own(self._answer(request))
+        answering.add_done_callback(lambda _: slot.release())
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            content = checked(request)
+            response = await self._handlers[request.call](content)
+            self._socket.reply(envelopes.answer(request, response))
+        except DomainError as refused:
+            self._socket.reply(envelopes.refusal(request, refused))
+        except database.AWAY:
+            away = Unavailable("The service is not available right now.")
+            self._socket.reply(envelopes.refusal(request, away))
+        except Exception:
+            logger.exception("A call crashed", extra={"call": request.call.tag})
+            bug = ServerError("Internal Server Error")
+            self._socket.reply(envelopes.refusal(request, bug))
+
+    async def _send(self, asked: SendMessages) -> MessagesSent:
+        new = [messages.NewMessage(m.id, m.role, m.content) for m in asked.messages]
+        sent = await messages.send(caller=self._user_id, chat_id=asked.chat_id, messages=new)
+        self._hub.sent(asked.chat_id, sent, origin=self._socket.id)
+        return MessagesSent(seq=sent.seq)
+
+    async def _pull(self, asked: PullMessages) -> MessagesPulled:
+        page = await messages.pull(
+            caller=self._user_id,
+            chat_id=asked.chat_id,
+            after_seq=asked.after_seq,
+            limit=asked.limit,
+        )
+        return MessagesPulled.model_validate(_shortened(page))
+
+
+def checked(request: Request) -> Any:
+    """Return the request's content as its model.
+
+    Raises:
+        InvalidRequest: It does not fit; `details` lists where and why, without repeating it.
+    """
+    try:
+        return request.call.request.model_validate(request.content)
+    except ValidationError as invalid:
+        details = [
+            {"path": ".".join(map(str, fault["loc"])), "message": fault["msg"]}
+            for fault in invalid.errors(include_input=False, include_url=False)[:20]
+        ]
+        raise InvalidRequest("The request is not valid.", details=details) from None
+
+
+def _shortened(page: Page) -> Page:
+    """Return as much of a page as one frame should carry; the cursor says where to go on."""
+    size = 0
+    for index, row in enumerate(page.messages):
+        size += len(row.content.encode())
+        if index and size > MAX_CONTENT_BYTES_OUT:
+            last = row.seq - 1
+            gone = tuple(one for one in page.deleted if one.seq <= last)
+            return Page(page.messages[:index], last, gone)
+    return page

@@ -1,0 +1,78 @@
+"""One-time tickets: a browser opens a socket with one instead of putting a key into a URL.
+
+A ticket lives in Redis, by its hash, and is gone once it was presented or after `KEEP_S`. It
+stands for the key that asked for it, at the address that asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Final
+
+import orjson
+from django_redis import get_redis_connection
+from redis.exceptions import RedisError
+
+from accounts.standings import Caller
+from airi_server.kernel import ids, redis
+from airi_server.kernel.errors import Unavailable
+
+PREFIX: Final = "wst_"
+LENGTH: Final = 43
+KEEP_S: Final = 30
+PAUSE_S: Final = 0.05
+TRIES: Final = 20
+
+
+class TicketsAway(Unavailable):
+    """Redis is away: tickets can neither be made nor looked at."""
+
+
+def is_ticket(token: str) -> bool:
+    return token.startswith(PREFIX)
+
+
+def issue(caller: Caller) -> str:
+    """Return a new ticket for a caller.
+
+    Raises:
+        TicketsAway: Nothing was made.
+    """
+    ticket = PREFIX + ids.base62(LENGTH)
+    facts = orjson.dumps([caller.user_id, caller.api_key_id, caller.address])
+    try:
+        get_redis_connection("default").set(_key(ticket), facts, ex=KEEP_S)
+    except RedisError:
+        raise TicketsAway("Tickets are not available right now.", retry_after_s=1) from None
+    return ticket
+
+
+async def redeem(ticket: str) -> Caller | None:
+    """Take a ticket; None if there is no such ticket, or not any more.
+
+    The caller still has to stand: whoever was banned in the meantime holds a valid ticket.
+
+    Raises:
+        TicketsAway: It is unknown whether the ticket was taken.
+    """
+    try:
+        found = await (await _connected()).ask("GETDEL", _key(ticket))
+    except redis.FAILURES:
+        raise TicketsAway("Tickets are not available right now.", retry_after_s=1) from None
+    return Caller(*orjson.loads(found)) if found else None
+
+
+async def _connected() -> redis.RedisLink:
+    """Return the link, waiting a moment for it: the first ticket of a process needs it dialed."""
+    link = redis.link()
+    for _ in range(TRIES):
+        if link.is_up:
+            break
+        await asyncio.sleep(PAUSE_S)
+    return link
+
+
+def _key(ticket: str) -> str:
+    digest = hashlib.sha256(ticket.encode("utf-8", "replace")).hexdigest()
+    return redis.key("ws-ticket", digest)

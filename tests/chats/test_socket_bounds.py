@@ -1,0 +1,129 @@
+"""What one client cannot do to the server or to others: flood, stall, send too much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from airi_server.kernel import database
+from chats import calls, hub, messages
+from tests.chats.clients import Rejected, envelope_a, text
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
+
+
+class TestFrameSize:
+    async def test_of_one_mebibyte_passes_and_a_byte_more_is_1009(self, people):
+        ria = await people.join("ria")
+        await ria.socket.send_str("x" * 1_048_576)
+        assert (await ria.event())["type"] == "eventa:adapters:hono-ws:error"
+
+        await ria.socket.send_str("x" * 1_048_577)
+
+        assert await ria.closed() == 1009
+
+
+class TestSlowSocket:
+    async def test_gets_a_hint_and_1013_and_delays_nobody(self, people):
+        room = await people.room("ria", "mio", "ana")
+        ria, ana = await people.join("ria"), await people.join("ana")
+        slow = await people.join("mio")
+        slow.pause()
+
+        (behind,) = hub.current().registry.of([people.id_of("mio")])
+        sent = 0
+        async with asyncio.timeout(60):
+            while not behind.is_closing:
+                sent = await ria.send(room, "x" * 250_000)
+                await ana.pushed(within_s=5)
+        slow.resume()
+
+        assert await slow.closed(within_s=20) == 1013
+        assert slow.frames[-1]["type"] == "chat:resync"
+        assert slow.pushes.qsize() < sent
+
+    async def test_that_never_reads_again_is_cut_off(self, people, monkeypatch):
+        monkeypatch.setattr("chats.sockets.LAST_WORDS_S", 0.2)
+        room = await people.room("ria", "mio")
+        ria = await people.join("ria")
+        slow = await people.join("mio")
+        slow.pause()
+
+        async with asyncio.timeout(30):
+            while hub.current().registry.count == 2:
+                await ria.send(room, "x" * 250_000)
+
+        assert await ria.send(room, "still here") > 1
+
+
+class TestFlood:
+    async def test_of_small_frames_starves_nobody(self, people):
+        room = await people.room("ria")
+        ria, flooder = await people.join("ria"), await people.join("mio")
+        frame = envelope_a("unknown", {})
+
+        async def flood():
+            while True:
+                for _ in range(500):
+                    await flooder.socket.send_str(frame)
+                await asyncio.sleep(0)
+
+        flooding = asyncio.create_task(flood())
+        times = []
+        for _ in range(20):
+            started = time.perf_counter()
+            await ria.send(room, "x")
+            times.append(time.perf_counter() - started)
+        flooding.cancel()
+        hub.current().drain()
+        await ria.closed(within_s=10)
+
+        assert sorted(times)[10] < 1.0
+
+    async def test_of_calls_is_held_back(self, people, monkeypatch):
+        under_way, most = 0, 0
+
+        async def pull(**_):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return messages.Page((), 0, ())
+
+        monkeypatch.setattr("chats.messages.pull", pull)
+        ria = await people.join("ria")
+
+        await asyncio.gather(*(ria.pull("c1") for _ in range(40)))
+
+        assert most == calls.PULLS_AT_ONCE
+
+
+class TestDatabaseAway:
+    async def test_is_an_answer(self, people, monkeypatch):
+        async def away(**_):
+            raise database.AWAY[0]
+
+        monkeypatch.setattr("chats.messages.pull", away)
+        ria = await people.join("ria")
+
+        with pytest.raises(Rejected) as refused:
+            await ria.pull("c1")
+
+        assert refused.value.args[0]["errorCode"] == "SERVICE_UNAVAILABLE"
+
+
+class TestAbort:
+    async def test_does_not_keep_an_answer_back(self, people):
+        room = await people.room("ria")
+        ria = await people.join("ria")
+        pending = asyncio.create_task(ria.send(room, "x"))
+        await asyncio.sleep(0)
+
+        await ria.socket.send_str(
+            text({"type": "chat:send-messages-send-abort", "payload": {"body": {"invokeId": "i"}}})
+        )
+
+        assert await pending == 1
