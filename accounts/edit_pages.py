@@ -132,26 +132,13 @@ class EditPages(OperatorAdmin):
         if message:
             super().log_change(request, obj, message)
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
-        change: bool = False,  # noqa: FBT001, FBT002
-        form_url: str = "",
-        obj: Model | None = None,
-    ) -> HttpResponse:
-        """Show the form with what is known about the row around it."""
-        if obj is not None:
-            history = audit.of(audit.Subject.of(obj), limit=HISTORY)
-            context |= {"title": str(obj), "subtitle": None, "entries": history}
-            context |= {"show_save_and_add_another": False}
-            context |= self.around(request, obj)
-        return super().render_change_form(request, context, add, change, form_url, obj)
-
     def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what the template of the page shows around the form."""
-        raise NotImplementedError
+        return {
+            "title": str(row),
+            "subtitle": None,
+            "entries": audit.of(audit.Subject.of(row), limit=HISTORY),
+            "show_save_and_add_another": False,
+        }
 
     def list_page(self) -> str:
         return reverse(f"admin:accounts_{self.opts.model_name}_changelist")

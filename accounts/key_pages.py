@@ -166,6 +166,7 @@ class KeyPages(EditPages):
     def around(self, request: HttpRequest, row: APIKey) -> dict[str, Any]:
         whose = f"?q={row.user_id}"
         return {
+            **super().around(request, row),
             "links": self.links(
                 request,
                 (

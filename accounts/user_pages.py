@@ -111,6 +111,7 @@ class UserPages(UserActionPages):
         user, whose, at = row, f"?q={row.pk}", timezone.now()
         address = urlencode({"email": user.email})
         return {
+            **super().around(request, row),
             "standing": standing_of(user, at),
             "has_powers": operators.has_powers(user),
             "links": self.links(

@@ -97,7 +97,7 @@ class AccountPages(AccountActions, BookPages):
         }
         return TemplateResponse(request, "console/account_check.html", shown)
 
-    def around(self, row: Any) -> dict[str, Any]:
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return _around(row)
 
 

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
@@ -33,22 +32,6 @@ class BookPages(ExportPages):
     """A list of rows that belong to users, by an id that is no foreign key."""
 
     export_permission: ClassVar[str] = "billing.export_books"
-
-    def around(self, row: Any) -> dict[str, Any]:
-        """Return what the page of a row shows beside its columns."""
-        return {}
-
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
-        change: bool = False,  # noqa: FBT001, FBT002
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        context.update(self.around(obj))
-        return super().render_change_form(request, context, add, change, form_url, obj)
 
     @admin.display(description="User")
     def person(self, row: Any) -> str:

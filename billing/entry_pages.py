@@ -10,6 +10,7 @@ import orjson
 from django.contrib import admin
 from django.db import connection
 from django.db.models import Q
+from django.http import HttpRequest
 
 from accounts import users
 from airi_server.kernel import resources
@@ -97,7 +98,7 @@ class EntryPages(BookPages):
         # No other index is in this order, so the planner needs no help to take this one.
         return Line(rows.filter(user_id=user_id), key, narrowed=narrowed, slice=SCATTERED)
 
-    def around(self, row: Any) -> dict[str, Any]:
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return _around(row)
 
 

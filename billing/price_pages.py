@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin
 from django.core.validators import MinValueValidator
 from django.db.models import Exists, OuterRef, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 
 from airi_server.pages.operators import ReadOnlyAdmin
@@ -112,19 +112,9 @@ class PricePages(ReadOnlyAdmin):
         flat = options.FLUX_PER_REQUEST.read()
         return {"model": model, "flux_per_request": flat} | dict.fromkeys(RATES[:3], rate)
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
-        change: bool = False,  # noqa: FBT001, FBT002
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        if obj is not None:
-            versions = PriceVersion.objects.filter(model=obj.model).order_by("-id")[:SHOWN]
-            context.update({"versions": versions, "row": obj})
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        versions = PriceVersion.objects.filter(model=row.model).order_by("-id")[:SHOWN]
+        return {"versions": versions, "row": row}
 
     def save_model(
         self,

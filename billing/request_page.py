@@ -105,7 +105,7 @@ class RequestPage(BookPages):
         form = SettleForm(request.POST or None)
         return self.ask(request, form, act, title="Settle now", why=why, back=here)
 
-    def around(self, row: Any) -> dict[str, Any]:
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return _around(row)
 
 

@@ -76,6 +76,23 @@ class OperatorAdmin(ModelAdmin):
             raise Http404
         return row
 
+    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the page of a row shows beside its columns."""
+        return {}
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002  Django's own signature
+        change: bool = False,  # noqa: FBT001, FBT002
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context.update(self.around(request, obj))
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
     def ask(  # noqa: PLR0913  a page has this many parts
         self,
         request: HttpRequest,
