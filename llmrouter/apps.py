@@ -11,4 +11,4 @@ class LLMRouterConfig(AppConfig):
         """Refuse to boot without a usable master key, and register what the process copies."""
         import_module("llmrouter.options")
         import_module("llmrouter.configuration.publishing")
-        import_module("llmrouter.configuration.envelope").master_keys()
+        import_module("airi_server.kernel.sealing").master_keys()

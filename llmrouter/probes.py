@@ -16,9 +16,10 @@ import aiohttp
 import orjson
 from django.db import transaction
 
+from airi_server.kernel import sealing
 from airi_server.kernel.errors import InvalidRequest
 from llmrouter.completions import usage
-from llmrouter.configuration import envelope, routes, rows, tree
+from llmrouter.configuration import routes, rows, tree
 from llmrouter.configuration.routes import Key, Route, Upstream
 from llmrouter.models import RouterKey, RouterUpstream
 from llmrouter.routing import failures
@@ -180,10 +181,10 @@ async def _sent(target: Target, body: bytes) -> bytes:
 def _authorization(target: Target) -> str:
     key = target.key
     try:
-        secret = envelope.open_sealed(
-            key.sealed, purpose=envelope.PROVIDER_KEY, model=key.context_model, key_id=key.id
+        secret = sealing.open_sealed(
+            key.sealed, purpose=sealing.PROVIDER_KEY, owner=key.context_model, name=key.id
         )
-    except envelope.CannotOpen:
+    except sealing.CannotOpen:
         raise AttemptFailed(failures.DECRYPT) from None
     header = target.upstream.header_template.replace("{KEY}", secret.decode(), 1)
     secret[:] = bytes(len(secret))

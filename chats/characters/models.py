@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import CheckConstraint, Index, Q, UniqueConstraint
+from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
+from django.db.models.functions import Lower
 
 from airi_server.kernel import ids
 
@@ -78,6 +79,9 @@ class Character(models.Model):
                 condition=Q(deleted_at__isnull=True),
             ),
             Index(fields=["creator_id"], name="character_of_creator"),
+            # The same for operators, who see deleted ones too.
+            Index(fields=["owner_id", "-created_at", "-id"], name="character_newest_of_owner"),
+            Index(fields=["-created_at", "-id"], name="character_newest"),
         ]
 
     def __str__(self) -> str:
@@ -203,6 +207,9 @@ class Translation(Part):
             CheckConstraint(
                 name="character_i18n_tags_are_few", condition=Q(tags__len__lte=MAX_TAGS)
             ),
+        ]
+        indexes = [
+            Index(Lower("name"), F("created_at").desc(), name="character_i18n_named"),
         ]
 
 

@@ -13,7 +13,7 @@ import orjson
 from django.db import connection
 from django.db.models import Prefetch, prefetch_related_objects
 
-from airi_server.kernel import resources
+from airi_server.kernel import resources, sealing
 from chats.characters import seals
 from chats.characters.models import (
     AvatarModel,
@@ -112,7 +112,7 @@ def _configs(character: Character) -> dict[str, Mapping[str, Any]]:
             config = seals.open_sealed(
                 capability.sealed_config, character_id=character.pk, capability_id=capability.pk
             )
-        except seals.CannotOpen as refusal:
+        except sealing.CannotOpen as refusal:
             facts = {"capability": capability.pk, "why": str(refusal)}
             logger.error("Unable to open a capability", extra=facts)  # noqa: TRY400  no traceback
             continue

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from airi_server.kernel import sealing
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter.configuration import envelope, tree
+from llmrouter.configuration import tree
 
 MAX_LENGTH: Final = 8192
 
@@ -42,9 +43,7 @@ def seal(plaintext: str, *, model: str, key_id: str) -> str:
     Raises:
         UnusableKey: It is empty, too long, or not printable ASCII without white space.
     """
-    return envelope.seal(
-        checked(plaintext), purpose=envelope.PROVIDER_KEY, model=model, key_id=key_id
-    )
+    return sealing.seal(checked(plaintext), purpose=sealing.PROVIDER_KEY, owner=model, name=key_id)
 
 
 def checked(plaintext: str) -> str:
@@ -71,7 +70,7 @@ def fingerprint(sealed: str, *, model: str, key_id: str) -> str:
     """
     with _opened(sealed, model, key_id) as secret:
         checked(secret.decode("utf-8", "replace"))
-        return envelope.fingerprint(secret)
+        return sealing.fingerprint(secret)
 
 
 def is_sealed(plaintext: str, sealed: str, *, model: str, key_id: str) -> bool:
@@ -79,7 +78,7 @@ def is_sealed(plaintext: str, sealed: str, *, model: str, key_id: str) -> bool:
     try:
         with _opened(sealed, model, key_id) as secret:
             return hmac.compare_digest(secret, plaintext.encode())
-    except envelope.CannotOpen:
+    except sealing.CannotOpen:
         return False
 
 
@@ -90,18 +89,18 @@ def resealed(sealed: str, *, model: str, key_id: str, new_key_id: str | None = N
         CannotOpen: It does not open here.
     """
     with _opened(sealed, model, key_id) as secret:
-        return envelope.seal(
+        return sealing.seal(
             secret.decode(),
-            purpose=envelope.PROVIDER_KEY,
-            model=model,
-            key_id=new_key_id or key_id,
+            purpose=sealing.PROVIDER_KEY,
+            owner=model,
+            name=new_key_id or key_id,
         )
 
 
 @contextmanager
 def _opened(sealed: str, model: str, key_id: str) -> Iterator[bytearray]:
     """Lend the secret, and zero it afterwards."""
-    secret = envelope.open_sealed(sealed, purpose=envelope.PROVIDER_KEY, model=model, key_id=key_id)
+    secret = sealing.open_sealed(sealed, purpose=sealing.PROVIDER_KEY, owner=model, name=key_id)
     try:
         yield secret
     finally:

@@ -12,12 +12,12 @@ from typing import Final
 
 from django.db import connection, transaction
 
-from airi_server.kernel import database
+from airi_server.kernel import database, sealing
 from airi_server.kernel.errors import Conflict, NotFound
 from airi_server.runtime import audit, published
 from airi_server.runtime.options import ConfigNotSet
 from llmrouter import telemetry
-from llmrouter.configuration import changes, envelope, key_hosts, provider_keys, routes, rows, tree
+from llmrouter.configuration import changes, key_hosts, provider_keys, routes, rows, tree
 from llmrouter.models import NOTE_LENGTH, RouterRevision
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _fingerprints_of_new_keys(config: tree.Tree, previous: tree.Tree) -> dict[st
             fingerprints[key.ciphertext] = provider_keys.fingerprint(
                 key.ciphertext, model=model, key_id=key.id
             )
-        except (envelope.CannotOpen, provider_keys.UnusableKey) as reason:
+        except (sealing.CannotOpen, provider_keys.UnusableKey) as reason:
             faults.append({"path": f"{path}.ciphertext", "message": str(reason)})
     _refuse(faults)
     return fingerprints

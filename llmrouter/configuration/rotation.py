@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from airi_server.kernel import sealing
 from airi_server.runtime import options as operator_options
-from llmrouter.configuration import envelope, provider_keys, publishing, tree
+from llmrouter.configuration import provider_keys, publishing, tree
 from llmrouter.options import UNSPEECH_UPSTREAM
 
 NOTE: Final = "sealed under the current master key"
@@ -61,14 +62,14 @@ def _streaming() -> tree.JSON | None:
 
 def _reseal(keys: list[dict[str, Any]], model: str, rotated: Rotation, *, dry_run: bool) -> None:
     """Replace the ciphertexts in place."""
-    current = envelope.master_keys().current.id
+    current = sealing.master_keys().current.id
     for key in keys:
-        if envelope.key_id_of(key["ciphertext"]) != current and not dry_run:
+        if sealing.key_id_of(key["ciphertext"]) != current and not dry_run:
             try:
                 key["ciphertext"] = provider_keys.resealed(
                     key["ciphertext"], model=model, key_id=key["id"]
                 )
                 rotated.sealed_again += 1
-            except envelope.CannotOpen:
+            except sealing.CannotOpen:
                 rotated.unopened.append(f"{model}|{key['id']}")
-        rotated.counts[envelope.key_id_of(key["ciphertext"])] += 1
+        rotated.counts[sealing.key_id_of(key["ciphertext"])] += 1

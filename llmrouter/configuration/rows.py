@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db.models import Max, Prefetch
 
-from llmrouter.configuration import envelope, provider_keys, tree
+from airi_server.kernel import sealing
+from llmrouter.configuration import provider_keys, tree
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
 
 Model = tree.LLMModel | tree.TTSModel
@@ -75,7 +76,7 @@ def seal_key(row: RouterKey, upstream: RouterUpstream, *, plaintext: str) -> Non
     """
     model = upstream.model.name
     row.sealed = provider_keys.seal(plaintext, model=model, key_id=row.key_id)
-    row.fingerprint = envelope.fingerprint(plaintext)
+    row.fingerprint = sealing.fingerprint(plaintext)
 
 
 def renumber() -> None:

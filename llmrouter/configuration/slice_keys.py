@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmrouter.configuration import envelope, kinds, provider_keys, tree
+from airi_server.kernel import sealing
+from llmrouter.configuration import kinds, provider_keys, tree
 from llmrouter.configuration.slices import InvalidSeed
 
 
@@ -54,7 +55,7 @@ def _kept(each: kinds.Keyed, path: str, model: str, candidates: Sequence[tree.Ke
         ciphertext = provider_keys.resealed(
             key.ciphertext, model=model, key_id=key.id, new_key_id=wanted
         )
-    except envelope.CannotOpen:
+    except sealing.CannotOpen:
         message = "The key that is there does not open, so it cannot take another id."
         raise InvalidSeed.at(f"{path}.keyEntryId", message) from None
     return key.model_copy(update={"id": wanted, "ciphertext": ciphertext})

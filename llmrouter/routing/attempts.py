@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from airi_server.kernel import sealing
 from airi_server.kernel.errors import DomainError
 from llmrouter import telemetry
-from llmrouter.configuration import envelope
 from llmrouter.configuration.routes import Key
 from llmrouter.routing import failures, health
 from llmrouter.routing.failures import AttemptFailed, Failure, UpstreamRefused
@@ -126,13 +126,13 @@ class Walk(Generic[T]):
         """Open the key; one that does not open is skipped, counted and alerted."""
         key = attempt.key
         try:
-            secret = envelope.open_sealed(
+            secret = sealing.open_sealed(
                 key.sealed,
-                purpose=envelope.PROVIDER_KEY,
-                model=key.context_model,
-                key_id=key.id,
+                purpose=sealing.PROVIDER_KEY,
+                owner=key.context_model,
+                name=key.id,
             )
-        except envelope.CannotOpen:
+        except sealing.CannotOpen:
             logger.exception(
                 "Unable to open a provider key",
                 extra={"model": key.context_model, "key": key.id},

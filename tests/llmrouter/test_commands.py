@@ -8,8 +8,9 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from airi_server.kernel import sealing
 from airi_server.runtime import options as operator_options
-from llmrouter.configuration import envelope, provider_keys, publishing, rows, tree
+from llmrouter.configuration import provider_keys, publishing, rows, tree
 from llmrouter.models import RouterRevision
 from llmrouter.options import DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL, UNSPEECH_UPSTREAM
 from llmrouter.routing import health
@@ -237,7 +238,7 @@ class TestRotateMasterKey:
             chat_tree(**{"chat-default": chat_model(upstream(keys=[contract, sealed_key()]))})
         )
         self._store_streaming_key()
-        old = envelope.master_keys().current.id
+        old = sealing.master_keys().current.id
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = settings.LLM_ROUTER_MASTER_KEY
         settings.LLM_ROUTER_MASTER_KEY = OTHER_MASTER
         return old
@@ -256,7 +257,7 @@ class TestRotateMasterKey:
     def test_seals_everything_again_and_counts(self, old, settings):
         out, err = run("rotate-master-key")
 
-        current = envelope.master_keys().current.id
+        current = sealing.master_keys().current.id
         assert out == f"{current}\t3\tcurrent\n"
         assert "sealed again: 3" in err
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = ""

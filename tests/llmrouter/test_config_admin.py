@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
+from airi_server.kernel import sealing
 from airi_server.runtime.audit import AuditEntry
-from llmrouter.configuration import envelope, provider_keys, publishing, rows
+from llmrouter.configuration import provider_keys, publishing, rows
 from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import chat_model, chat_tree, published, upstream
 from tests.llmrouter.admin_pages import (
@@ -41,7 +42,7 @@ class TestModelPage:
         assert rows.read() == config
         key = config.llm.models["chat-default"].upstreams[0].keys[0]
         assert provider_keys.is_sealed(CANARY, key.ciphertext, model="chat-default", key_id="k1")
-        assert RouterKey.objects.get().fingerprint == envelope.fingerprint(CANARY)
+        assert RouterKey.objects.get().fingerprint == sealing.fingerprint(CANARY)
         assert AuditEntry.objects.filter(action="llmrouter.publish_router_config").count() == 1
 
     def test_saving_without_a_change_publishes_nothing(self, operator):

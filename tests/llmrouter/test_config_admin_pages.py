@@ -8,8 +8,9 @@ from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
+from airi_server.kernel import sealing
 from airi_server.runtime.audit import AuditEntry
-from llmrouter.configuration import envelope, provider_keys, publishing, rows, tree
+from llmrouter.configuration import provider_keys, publishing, rows, tree
 from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, sealed_key, upstream
 from tests.llmrouter.admin_pages import (
@@ -206,7 +207,7 @@ class TestCanary:
         ]
         everything = shown + caplog.text + "".join(kept) + repr(publishing.current_table())
 
-        assert envelope.fingerprint(CANARY) in shown
+        assert sealing.fingerprint(CANARY) in shown
         assert CANARY not in everything
         assert "v2." not in shown + repr(publishing.current_table())
 

@@ -138,13 +138,13 @@ def _ciphertext(index):
 
 
 def _spoil(monkeypatch, lost):
-    from llmrouter.configuration import envelope
+    from airi_server.kernel import sealing
 
-    opened = envelope.open_sealed
+    opened = sealing.open_sealed
 
     def open_sealed(sealed, **context):
         if sealed in lost:
-            raise envelope.CannotOpen("lost")
+            raise sealing.CannotOpen("lost")
         return opened(sealed, **context)
 
-    monkeypatch.setattr(envelope, "open_sealed", open_sealed)
+    monkeypatch.setattr(sealing, "open_sealed", open_sealed)

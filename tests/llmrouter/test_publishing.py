@@ -7,11 +7,11 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airi_server.kernel import database
+from airi_server.kernel import database, sealing
 from airi_server.kernel.threads import in_thread
 from airi_server.runtime import published as versions
 from airi_server.runtime.models import PublishedVersion
-from llmrouter.configuration import envelope, publishing, rows, tree
+from llmrouter.configuration import publishing, rows, tree
 from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import (
     NOON,
@@ -42,7 +42,7 @@ class TestPublish:
         assert (revision.number, revision.note, revision.published_at) == (1, "first", NOON)
         assert revision.published_by == "ops@example.com"
         assert publishing.current_tree() == rows.read() == config
-        assert RouterKey.objects.get().fingerprint == envelope.fingerprint(SECRET)
+        assert RouterKey.objects.get().fingerprint == sealing.fingerprint(SECRET)
         assert (publishing.current_number(), version()) == (1, 1)
 
     def test_changes_nothing_when_nothing_changed(self):
@@ -92,7 +92,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("secret", ["", "two words", "tab\t", "new\n", "ключ", "x" * 8193])
     def test_refuses_a_new_key_that_no_header_can_carry(self, secret):
-        sealed = envelope.seal(secret, purpose=envelope.PROVIDER_KEY, model="a", key_id="k1")
+        sealed = sealing.seal(secret, purpose=sealing.PROVIDER_KEY, owner="a", name="k1")
         key = tree.Key(id="k1", ciphertext=sealed[:16384])
 
         with pytest.raises(tree.InvalidTree) as refused:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from airi_server.kernel import sealing
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter.configuration import envelope, publishing, rows, seeding, slices, tree, values
+from llmrouter.configuration import publishing, rows, seeding, slices, tree, values
 from llmrouter.models import RouterRevision
 from llmrouter.options import (
     DEFAULT_CHAT_MODEL,
@@ -25,8 +26,8 @@ def seed(*chosen, **request) -> seeding.Seeded:
 
 
 def secret_of(key, model) -> bytes:
-    place = {"purpose": envelope.PROVIDER_KEY, "model": model, "key_id": key.id}
-    return bytes(envelope.open_sealed(key.ciphertext, **place))
+    place = {"purpose": sealing.PROVIDER_KEY, "owner": model, "name": key.id}
+    return bytes(sealing.open_sealed(key.ciphertext, **place))
 
 
 def params_of(config):

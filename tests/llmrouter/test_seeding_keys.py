@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from airi_server.kernel import sealing
 from airi_server.runtime.models import OptionRevision
-from llmrouter.configuration import envelope, publishing, seeding, slices, tree
+from llmrouter.configuration import publishing, seeding, slices, tree
 from llmrouter.models import RouterRevision
 from llmrouter.options import UNSPEECH_UPSTREAM
 from tests.factories.llmrouter import (
@@ -48,8 +49,8 @@ def key_of(name="chat-default") -> tree.Key:
 
 
 def opened(key, model="chat-default") -> str:
-    place = {"purpose": envelope.PROVIDER_KEY, "model": model, "key_id": key.id}
-    return bytes(envelope.open_sealed(key.ciphertext, **place)).decode()
+    place = {"purpose": sealing.PROVIDER_KEY, "owner": model, "name": key.id}
+    return bytes(sealing.open_sealed(key.ciphertext, **place)).decode()
 
 
 class TestKeep:

@@ -24,7 +24,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 PROVIDER_KEY: Final = "provider-key"
-"""Purpose of the router's own keys, and the only one that `v1` was ever used for."""
+"""Purpose of the router's keys, of a model and with an id there. `v1` has no other."""
 
 SALT_BYTES: Final = 16
 IV_BYTES: Final = 12
@@ -53,7 +53,7 @@ class CommitmentMismatch(CannotOpen):
 
 
 class Tampered(CannotOpen):
-    """The text was changed, or belongs to another purpose, model or key id."""
+    """The text was changed, or belongs to another purpose, owner or name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +113,28 @@ def _master_key(setting: str, text: str) -> MasterKey:
     return MasterKey(_hkdf(secret, b"llm-router-v2", b"master-key-id", 4).hex(), secret)
 
 
-def seal(plaintext: str, *, purpose: str, model: str, key_id: str) -> str:
-    """Seal under the current master key. The same three words are needed to open it."""
+def seal(plaintext: str, *, purpose: str, owner: str, name: str) -> str:
+    """Seal under the current master key. The same three words are needed to open it.
+
+    Args:
+        plaintext: The secret.
+        purpose: What kind of secret it is.
+        owner: Id of what it belongs to: of a model, of a character.
+        name: Its own id there.
+    """
     master, salt, iv = master_keys().current, os.urandom(SALT_BYTES), os.urandom(IV_BYTES)
     cipher, commitment = _derived(master, salt)
-    sealed = cipher.encrypt(iv, plaintext.encode(), _context(master.id, purpose, model, key_id))
+    sealed = cipher.encrypt(iv, plaintext.encode(), _context(master.id, purpose, owner, name))
     return ".".join(("v2", master.id, *map(_encoded, (salt, iv, commitment, sealed))))
 
 
-def open_sealed(sealed: str, *, purpose: str, model: str, key_id: str) -> bytearray:
+def open_sealed(sealed: str, *, purpose: str, owner: str, name: str) -> bytearray:
     """Return the secret in a buffer of the caller's, who zeroes it after use.
 
     Raises:
         MalformedSeal, UnknownVersion, UnknownMasterKey, CommitmentMismatch, Tampered: Why not.
     """
-    prepared = _prepared(sealed, purpose, model, key_id, master_keys())
+    prepared = _prepared(sealed, purpose, owner, name, master_keys())
     secret = bytearray(len(prepared.sealed) - TAG_BYTES)
     for cipher in prepared.ciphers:
         try:
@@ -135,7 +142,7 @@ def open_sealed(sealed: str, *, purpose: str, model: str, key_id: str) -> bytear
         except InvalidTag:
             continue
         return secret
-    raise Tampered("The sealed text was changed, or belongs to another model or key id.")
+    raise Tampered("The sealed text was changed, or belongs to another place.")
 
 
 def key_id_of(sealed: str) -> str:
@@ -151,13 +158,13 @@ def fingerprint(plaintext: str | bytes | bytearray) -> str:
 
 
 @lru_cache(maxsize=MAX_PREPARED)
-def _prepared(sealed: str, purpose: str, model: str, key_id: str, keys: MasterKeys) -> _Prepared:
+def _prepared(sealed: str, purpose: str, owner: str, name: str, keys: MasterKeys) -> _Prepared:
     """Parse and derive once for each text. What is kept are AEAD objects, never a secret."""
     parts = sealed.split(".")
     if parts[0] == "v1" and purpose == PROVIDER_KEY:
-        return _prepared_v1(parts, f"{model}|{key_id}".encode(), keys)
+        return _prepared_v1(parts, f"{owner}|{name}".encode(), keys)
     if parts[0] == "v2":
-        return _prepared_v2(parts, (purpose, model, key_id), keys)
+        return _prepared_v2(parts, (purpose, owner, name), keys)
     if len(parts) not in (4, 6):
         raise MalformedSeal(f"A sealed text has 4 or 6 parts, not {len(parts)}.")
     raise UnknownVersion("The sealed text has a version we do not read.")

@@ -9,12 +9,12 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrouter.configuration import envelope
+from airi_server.kernel import sealing
 
 MASTER = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 OTHER = base64.b64encode(b"other-master-key-of-32-bytes-len").decode()
 VECTOR = "v1.EBESExQVFhcYGRob.zQiK3mcx8uty1rc-zwI.y_ndsViOOar8euG1OqmlSw"
-PLACE = {"purpose": envelope.PROVIDER_KEY, "model": "chat-default", "key_id": "openrouter-prod-1"}
+PLACE = {"purpose": sealing.PROVIDER_KEY, "owner": "chat-default", "name": "openrouter-prod-1"}
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def _master(settings):
 
 
 def opened(sealed, **other) -> bytes:
-    return bytes(envelope.open_sealed(sealed, **PLACE | other))
+    return bytes(sealing.open_sealed(sealed, **PLACE | other))
 
 
 def changed(text: str, part: int, at: int = 0) -> str:
@@ -47,41 +47,41 @@ class TestContractFormat:
 
     @pytest.mark.parametrize("part", [1, 2, 3])
     def test_refuses_a_changed_part(self, part):
-        with pytest.raises(envelope.Tampered):
+        with pytest.raises(sealing.Tampered):
             opened(changed(VECTOR, part))
 
-    @pytest.mark.parametrize("other", [{"model": "chat"}, {"key_id": "openrouter-prod-2"}])
+    @pytest.mark.parametrize("other", [{"owner": "chat"}, {"name": "openrouter-prod-2"}])
     def test_refuses_another_place(self, other):
-        with pytest.raises(envelope.Tampered):
+        with pytest.raises(sealing.Tampered):
             opened(VECTOR, **other)
 
     def test_is_for_provider_keys_only(self):
-        with pytest.raises(envelope.UnknownVersion):
+        with pytest.raises(sealing.UnknownVersion):
             opened(VECTOR, purpose="byok")
 
     def test_names_no_master_key(self):
-        assert envelope.key_id_of(VECTOR) == "v1"
+        assert sealing.key_id_of(VECTOR) == "v1"
 
 
 class TestSeal:
     @given(st.text(st.characters(exclude_categories=["Cs"])))
     def test_gives_back_what_was_sealed(self, plaintext):
-        assert opened(envelope.seal(plaintext, **PLACE)) == plaintext.encode()
+        assert opened(sealing.seal(plaintext, **PLACE)) == plaintext.encode()
 
     def test_never_writes_the_same_text_twice(self):
-        first, second = (envelope.seal("sk-1", **PLACE) for _ in range(2))
+        first, second = (sealing.seal("sk-1", **PLACE) for _ in range(2))
 
         assert first != second
         assert {text.split(".")[0] for text in (first, second)} == {"v2"}
         assert len(first.split(".")) == 6
 
     def test_names_the_master_key_it_used(self):
-        sealed = envelope.seal("sk-1", **PLACE)
+        sealed = sealing.seal("sk-1", **PLACE)
 
-        assert envelope.key_id_of(sealed) == envelope.master_keys().current.id
+        assert sealing.key_id_of(sealed) == sealing.master_keys().current.id
 
     def test_returns_a_buffer_the_caller_can_zero(self):
-        secret = envelope.open_sealed(envelope.seal("sk-1", **PLACE), **PLACE)
+        secret = sealing.open_sealed(sealing.seal("sk-1", **PLACE), **PLACE)
         secret[:] = bytes(len(secret))
 
         assert secret == bytearray(4)
@@ -90,75 +90,75 @@ class TestSeal:
 class TestOpenSealed:
     @pytest.mark.parametrize("text", ["", "v1.a.b", "v2.a.b.c", "v3.a.b", "v1.a.b.c.d", "x" * 50])
     def test_names_a_wrong_number_of_parts(self, text):
-        with pytest.raises(envelope.MalformedSeal):
+        with pytest.raises(sealing.MalformedSeal):
             opened(text)
 
     @pytest.mark.parametrize("text", ["v3.a.b.c", "v0.a.b.c.d.e", "V1.a.b.c"])
     def test_names_a_version_it_does_not_read(self, text):
-        with pytest.raises(envelope.UnknownVersion):
+        with pytest.raises(sealing.UnknownVersion):
             opened(text)
 
     @pytest.mark.parametrize("text", ["v1.!.b.c", "v1.EBESExQVFhcYGRob=.zQ.y_nd", "v1.é.b.c"])
     def test_names_what_is_not_base64url(self, text):
-        with pytest.raises(envelope.MalformedSeal):
+        with pytest.raises(sealing.MalformedSeal):
             opened(text)
 
     @pytest.mark.parametrize(
         "other",
-        [{"purpose": "byok"}, {"model": "chat-default2"}, {"key_id": "openrouter-prod-11"}],
+        [{"purpose": "byok"}, {"owner": "chat-default2"}, {"name": "openrouter-prod-11"}],
     )
-    def test_refuses_another_purpose_model_or_key(self, other):
-        with pytest.raises(envelope.Tampered):
-            opened(envelope.seal("sk-1", **PLACE), **other)
+    def test_refuses_another_purpose_owner_or_name(self, other):
+        with pytest.raises(sealing.Tampered):
+            opened(sealing.seal("sk-1", **PLACE), **other)
 
     def test_refuses_a_context_with_its_words_cut_differently(self):
-        sealed = envelope.seal("sk-1", **PLACE | {"model": "ab", "key_id": "c"})
+        sealed = sealing.seal("sk-1", **PLACE | {"owner": "ab", "name": "c"})
 
-        with pytest.raises(envelope.Tampered):
-            opened(sealed, model="a", key_id="bc")
+        with pytest.raises(sealing.Tampered):
+            opened(sealed, owner="a", name="bc")
 
     def test_refuses_a_changed_iv_or_text(self):
         for part in (3, 5):
-            with pytest.raises(envelope.Tampered):
-                opened(changed(envelope.seal("sk-1", **PLACE), part))
+            with pytest.raises(sealing.Tampered):
+                opened(changed(sealing.seal("sk-1", **PLACE), part))
 
     def test_refuses_a_changed_salt_or_commitment(self):
         for part in (2, 4):
-            with pytest.raises(envelope.CommitmentMismatch):
-                opened(changed(envelope.seal("sk-1", **PLACE), part))
+            with pytest.raises(sealing.CommitmentMismatch):
+                opened(changed(sealing.seal("sk-1", **PLACE), part))
 
     def test_refuses_a_text_sealed_under_another_key_of_the_same_name(self, settings):
-        ours = envelope.master_keys().current.id
+        ours = sealing.master_keys().current.id
         settings.LLM_ROUTER_MASTER_KEY = OTHER
-        parts = envelope.seal("sk-1", **PLACE).split(".")
+        parts = sealing.seal("sk-1", **PLACE).split(".")
         settings.LLM_ROUTER_MASTER_KEY = MASTER
 
-        with pytest.raises(envelope.CommitmentMismatch):
+        with pytest.raises(sealing.CommitmentMismatch):
             opened(".".join((parts[0], ours, *parts[2:])))
 
     def test_opens_under_the_previous_master_key_and_no_older_one(self, settings):
-        sealed = envelope.seal("sk-1", **PLACE)
+        sealed = sealing.seal("sk-1", **PLACE)
         settings.LLM_ROUTER_MASTER_KEY = OTHER
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = MASTER
         assert opened(sealed) == b"sk-1"
 
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = ""
-        with pytest.raises(envelope.UnknownMasterKey):
+        with pytest.raises(sealing.UnknownMasterKey):
             opened(sealed)
 
     @given(st.text(max_size=80), st.sampled_from(["", "v1.", "v2."]))
     def test_refuses_any_other_text_by_name(self, text, prefix):
-        with pytest.raises(envelope.CannotOpen):
+        with pytest.raises(sealing.CannotOpen):
             opened(prefix + text)
 
     def test_never_quotes_the_text(self):
         for text in ("v1.sk-secret.b.c", "v9.sk-secret.x.y", "sk-secret"):
-            with pytest.raises(envelope.CannotOpen) as refused:
+            with pytest.raises(sealing.CannotOpen) as refused:
                 opened(text)
             assert "sk-secret" not in str(refused.value)
 
     def test_is_cheap_enough_for_every_request(self):
-        sealed = envelope.seal("sk-or-" + "x" * 60, **PLACE)
+        sealed = sealing.seal("sk-or-" + "x" * 60, **PLACE)
         rounds = [timeit.timeit(lambda: opened(sealed), number=200) / 200 for _ in range(20)]
 
         # 15 µs is the aim, about 3 µs is usual; the bound allows for a busy machine.
@@ -176,7 +176,7 @@ class TestMasterKeys:
         setattr(settings, name, text)
 
         with pytest.raises(ImproperlyConfigured, match=name) as refused:
-            envelope.master_keys()
+            sealing.master_keys()
         assert not text or text not in str(refused.value)
         assert refused.value.__suppress_context__
 
@@ -187,10 +187,10 @@ class TestMasterKeys:
             apps.get_app_config("llmrouter").ready()
 
     def test_shows_an_id_and_no_secret(self):
-        shown = repr(envelope.master_keys())
+        shown = repr(sealing.master_keys())
 
-        assert envelope.master_keys().current.id in shown
+        assert sealing.master_keys().current.id in shown
         assert "secret" not in shown
 
     def test_the_fingerprint_is_the_contracts(self):
-        assert envelope.fingerprint("sk-or-test-123") == "14be2cde"
+        assert sealing.fingerprint("sk-or-test-123") == "14be2cde"
