@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airi_server.kernel import database, resources
+from airi_server.kernel.group_commit import GroupCommit
 from billing import options
-from billing.group_commit import GroupCommit
 from billing.ledger import OPEN_ACCOUNT_SQL, AccountClosed
 
 READ_BALANCES_SQL = resources.read_text("billing", "sql/read_balances.sql")

@@ -17,8 +17,8 @@ import orjson
 
 from airi_server.kernel import database, resources
 from airi_server.kernel.errors import DomainError
+from airi_server.kernel.group_commit import GroupCommit, Overloaded
 from billing import balances
-from billing.group_commit import GroupCommit, Overloaded
 from billing.ledger import AccountClosed
 from billing.pricing import Hold
 from billing.settlements import Charged, Settlement, Ticket

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from django.db import connection
 
-from airi_server.kernel import database, instance
+from airi_server.kernel import database, group_commit, instance
 from airi_server.kernel.threads import in_thread
-from billing import group_commit, requests
+from billing import requests
 from billing.models import LLMRequestLog
 from tests.factories import billing as make
 from tests.processes.server import database_url
