@@ -19,7 +19,6 @@ from chats import protocol
 from chats.protocol import Call, InvokeType
 
 HOPS: Final = 31
-MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 
 class Malformed(ValueError):
@@ -104,7 +103,8 @@ def answer(request: Request, response: BaseModel) -> str:
 
 def refusal(request: Request, refused: DomainError) -> str:
     """Return the frame a call is rejected with."""
-    error = protocol.APIError(
+    error = protocol.ChatError(
+        name="ApiError",
         status_code=refused.status,
         error_code=refused.code,
         message=refused.message,
@@ -167,7 +167,7 @@ def _is_delivery(frame: dict[str, Any], eventa: dict[str, Any]) -> bool:
         isinstance(delivery_id, str)
         and bool(delivery_id)
         and type(hops) is int
-        and 0 <= hops <= MAX_SAFE_INTEGER
+        and 0 <= hops <= protocol.MAX_SAFE_INTEGER
         and isinstance(eventa.get("id"), str)
     )
 

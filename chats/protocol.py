@@ -1,11 +1,12 @@
-"""The frames of `/ws/chat` and `/ws/v2/chat`: names, bodies, errors and close codes.
+"""The frames of `/ws/chat` and `/ws/v2/chat`: names, bodies, envelopes, errors and close codes.
 
-The one source of the protocol. How a body travels is `chats.envelopes`.
+The one source of the protocol: what is published of it is made from here (`chats.documents`).
+`chats.envelopes` reads and writes envelopes without these models, faster; tests hold it to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 from chats.models import ID_PATTERN
 
@@ -25,6 +27,8 @@ MAX_CONTENT_BYTES_OUT: Final = 1_048_576
 """Content in one page or push of more than one message; a frame carries its body twice."""
 MAX_INVOKE_ID: Final = 256
 MAX_TOKEN: Final = 4_096
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+"""The highest whole number that every client reads as it was written."""
 
 CONNECTED: Final = "eventa:adapters:hono-ws:connected"
 """The first frame the server sends."""
@@ -101,7 +105,10 @@ class PullMessages(_Body):
 
 
 class WireMessage(_Body):
-    """A live message; times are milliseconds since the epoch."""
+    """A live message. Times are milliseconds since the epoch.
+
+    `senderId` is who sent it if the role is `user`, else null.
+    """
 
     id: str
     chat_id: str
@@ -114,7 +121,7 @@ class WireMessage(_Body):
 
 
 class Deleted(_Body):
-    """A tombstone: the message with this id is gone since `seq`."""
+    """A tombstone: the message that had this id was deleted, and that took the number `seq`."""
 
     id: str
     seq: int
@@ -123,10 +130,10 @@ class Deleted(_Body):
 class MessagesPulled(_Body):
     """A page. `seq` is the next cursor: the page's last number if there is more, else the head."""
 
-    messages: Sequence[WireMessage]
+    messages: tuple[WireMessage, ...]
     seq: int
     deleted: Annotated[
-        Sequence[Deleted], Field(description="Tombstones of the page; absent when empty.")
+        tuple[Deleted, ...], Field(description="Tombstones of the page; absent when empty.")
     ] = ()
 
 
@@ -134,11 +141,11 @@ class NewMessages(_Body):
     """A push: what was numbered from `fromSeq` to `toSeq`."""
 
     chat_id: str
-    messages: Sequence[WireMessage]
+    messages: tuple[WireMessage, ...]
     from_seq: int
     to_seq: int
     deleted: Annotated[
-        Sequence[Deleted], Field(description="Tombstones of the range; absent when empty.")
+        tuple[Deleted, ...], Field(description="Tombstones of the range; absent when empty.")
     ] = ()
 
 
@@ -154,29 +161,134 @@ class Authenticated(_Body):
     user_id: str
 
 
-class APIError(_Body):
+class ChatError(_Body):
     """What a failed call is rejected with."""
 
-    name: Literal["ApiError"] = "ApiError"
-    status_code: int
-    error_code: str
-    message: str
-    details: Any = None
+    name: Literal["ApiError"]
+    status_code: Annotated[int, Field(description="As in HTTP: 4xx is the client's to mend.")]
+    error_code: Annotated[str, Field(description="For programs.")]
+    message: Annotated[str, Field(description="For people.")]
+    details: Annotated[Any, Field(description="More for programs; absent when there is none.")] = (
+        None
+    )
+
+
+class Nothing(_Body):
+    """An empty object."""
+
+
+class Unreadable(_Body):
+    """The answer to a frame that cannot be read. Why is not said."""
+
+    error: Nothing
+
+
+class Invocation(_Body):
+    """The body of a call. The client chooses `invokeId`; whatever answers repeats it."""
+
+    invoke_id: Annotated[str, Field(min_length=1, max_length=MAX_INVOKE_ID)]
+    content: Annotated[Any, Field(description="The request.")] = None
+
+
+class Answer(_Body):
+    """The body of an answer."""
+
+    invoke_id: str
+    content: Annotated[Any, Field(description="The response.")]
+
+
+class Failure(_Body):
+    """Why a call was rejected."""
+
+    error: ChatError
+
+
+class Rejection(_Body):
+    """The body of an answer to a call that failed."""
+
+    invoke_id: str
+    content: Failure
+
+
+class EventA(_Body):
+    """The event in an envelope of the older generation; its id is the envelope's `type`."""
+
+    body: Any = None
+
+
+class EnvelopeA(_Body):
+    """A frame of the older generation of clients. What is not named here is ignored."""
+
+    type: Annotated[str, Field(description="The event's id.")]
+    payload: EventA
+
+
+class EventB(_Body):
+    """The event in an envelope of the newer generation."""
+
+    id: str
+    body: Any = None
+
+
+class EnvelopeB(_Body):
+    """A frame of the newer generation of clients. What is not named here is ignored."""
+
+    delivery_id: Annotated[str, Field(min_length=1)]
+    hops_remaining: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    eventa: EventB
+
+
+class EventMerged(_Body):
+    """An event as the server writes it."""
+
+    id: str
+    type: Literal["event"]
+    flow_direction: Annotated[Literal["outbound"], Field(alias="_flowDirection")]
+    invoke_type: Annotated[
+        Literal[4, 5] | SkipJsonSchema[None],
+        Field(description="4 of an answer, 5 of a rejection, else absent."),
+    ] = None
+    body: Any
+
+
+class EnvelopeMerged(_Body):
+    """Every frame of the server: both generations in one, so that either kind of client reads it.
+
+    `payload` and `eventa` are the same event; `type` and its `id` are the same name.
+    """
+
+    id: str
+    type: str
+    payload: EventMerged
+    timestamp: Annotated[int, Field(description="Milliseconds since the epoch.")]
+    delivery_id: Annotated[str, Field(min_length=1, description="Never the same twice.")]
+    hops_remaining: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    eventa: EventMerged
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A remote procedure: its tag, and the bodies both ways."""
+    """A remote procedure: its tag, the bodies both ways, and whether it can fail and go on."""
 
     tag: str
     request: type[BaseModel]
     response: type[BaseModel]
+    is_rejected: bool = True
+    """False: instead of a rejection the connection is closed."""
 
 
 SEND: Final = Call("chat:send-messages", SendMessages, MessagesSent)
 PULL: Final = Call("chat:pull-messages", PullMessages, MessagesPulled)
-AUTHENTICATE: Final = Call("chat:authenticate", Authenticate, Authenticated)
+AUTHENTICATE: Final = Call("chat:authenticate", Authenticate, Authenticated, is_rejected=False)
 CALLS: Final[Mapping[str, Call]] = MappingProxyType(
     {f"{call.tag}-send": call for call in (SEND, PULL, AUTHENTICATE)}
 )
 """Every call by the event id of its request."""
+EVENTS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {CONNECTED: Nothing, MALFORMED: Unreadable, NEW_MESSAGES: NewMessages, RESYNC: Nothing}
+)
+"""The bodies of what is no answer, by event id."""
+SOCKETS: Final[Mapping[str, tuple[Call, ...]]] = MappingProxyType(
+    {"/ws/chat": (SEND, PULL), "/ws/v2/chat": (AUTHENTICATE, SEND, PULL)}
+)
+"""Which calls each address takes."""

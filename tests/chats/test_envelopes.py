@@ -65,6 +65,13 @@ class TestRead:
             text = orjson.dumps(merged | {name: value}).decode()
             assert envelopes.read(text).event_id == protocol.CONNECTED
 
+    @pytest.mark.parametrize("hops", [0, 31, 2**53 - 1])
+    def test_delivers_whatever_has_hops_left_or_not(self, hops):
+        """The last hop is the one to us."""
+        delivery = {"deliveryId": "d", "hopsRemaining": hops, "eventa": {"id": "x", "body": 1}}
+
+        assert envelopes.read(orjson.dumps(delivery).decode()) == envelopes.Incoming("x", 1)
+
     @given(st.text())
     def test_never_crashes(self, text):
         with contextlib.suppress(Malformed):
@@ -74,14 +81,14 @@ class TestRead:
 class TestWritten:
     def frames(self):
         request = envelopes.Request(protocol.PULL, 'py"1', None)
-        new = protocol.NewMessages(chat_id="c", messages=[], from_seq=1, to_seq=1)
+        new = protocol.NewMessages(chat_id="c", messages=(), from_seq=1, to_seq=1)
         return {
             "eventa:adapters:hono-ws:connected": envelopes.connected(),
             "eventa:adapters:hono-ws:error": envelopes.malformed(),
             "chat:resync": envelopes.resync(),
             "chat:new-messages": envelopes.push(new),
             'chat:pull-messages-receive-py"1': envelopes.answer(
-                request, protocol.MessagesPulled(messages=[], seq=7)
+                request, protocol.MessagesPulled(messages=(), seq=7)
             ),
             'chat:pull-messages-receive-error-py"1': envelopes.refusal(request, NotFound("No")),
         }

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 from tests.fakes.upstream import ScriptedUpstream
 from tests.processes.server import ServerProcess
 
+Served = TypeVar("Served")
 
-class ThreadedUpstream:
-    """The scripted upstream in a thread of its own, for tests that block."""
 
-    def __init__(self) -> None:
-        self.scripted = ScriptedUpstream()
+class InThread(Generic[Served]):
+    """An asynchronous context manager in a thread of its own, for tests that block."""
+
+    def __init__(self, served: Served) -> None:
+        self.served: Any = served
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> ScriptedUpstream:
+    def __enter__(self) -> Served:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.scripted.__aenter__(), self._loop).result(10)
-        return self.scripted
+        entered: Served = self._run(self.served.__aenter__())
+        return entered
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call something in that thread, soon."""
+        self._loop.call_soon_threadsafe(function)
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.scripted.__aexit__(), self._loop).result(10)
+        self._run(self.served.__aexit__())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+
+class ThreadedUpstream(InThread[ScriptedUpstream]):
+    """The scripted upstream for tests that block."""
+
+    def __init__(self) -> None:
+        super().__init__(ScriptedUpstream())
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +14,7 @@ from openai import OpenAI
 
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, chunk, completion, refuse, stream, usage, usage_chunk
-from tests.processes.server import ROOT
+from tests.processes.clients import node
 
 OPENAI_NODE = "openai@7.55.0"
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
@@ -117,24 +115,7 @@ class TestOpenAIPython:
         assert provider.seen == []
 
 
-def node_modules() -> Path:
-    """Install the pinned SDK once for this checkout; CI must not pass without it."""
-    home = ROOT / ".boot" / "node" / OPENAI_NODE
-    if not (home / "node_modules" / "openai").is_dir():
-        home.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", OPENAI_NODE],
-            cwd=home,
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-    return home
-
-
-@pytest.mark.skipif(
-    shutil.which("npm") is None and os.environ.get("CI") != "true", reason="Node is not here"
-)
+@node.needed
 def test_openai_node(server, caller, provider):
     provider.script(
         answer(),
@@ -143,13 +124,11 @@ def test_openai_node(server, caller, provider):
         refuse(400, message="no tools here"),
         answer(completion(use=usage(1, 1))),
     )
-    script = ROOT / "tests" / "processes" / "openai_node.mjs"
-    home = node_modules()
-    shutil.copy(script, home / script.name)
+    script = node.script("openai_node.mjs", OPENAI_NODE)
 
     ran = subprocess.run(
         ["node", script.name],
-        cwd=home,
+        cwd=script.parent,
         env={**os.environ, "BASE_URL": f"{server.base_url}/v1", "API_KEY": caller.key},
         capture_output=True,
         text=True,
