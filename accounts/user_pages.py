@@ -130,6 +130,8 @@ class UserPages(UserActionPages):
                     "billing_llmrequestlog_changelist",
                     whose,
                 ),
+                ("Chats", "chats.view_chat", "chats_chat_changelist", whose),
+                ("Characters", "chats.view_character", "chats_character_changelist", whose),
             ),
             "may_see_keys": request.user.has_perm("accounts.view_apikey"),
             "may_add_key": request.user.has_perm("accounts.add_apikey")

@@ -7,5 +7,6 @@ class AIRIServerConfig(AppConfig):
     name = "airi_server"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks; refuse to start on deletion handlers of one name."""
         import_module("airi_server.checks")
+        import_module("airi_server.departures")

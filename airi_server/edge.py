@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from airi_server import entry, refusal_responses
-from airi_server.entry import PAGES, Message, Receive, Scope, Send
+from airi_server.entry import APP, PAGES, Message, Receive, Scope, Send
 from airi_server.kernel import context
 from airi_server.kernel.errors import DomainError
 from airi_server.kernel.ids import uuid7
@@ -38,6 +38,15 @@ CONSOLE_POLICY: Final[Header] = (
         b"default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; "
         b"base-uri 'none'; frame-ancestors 'none'"
+    ),
+)
+APP_POLICY: Final[Header] = (
+    b"content-security-policy",
+    # Whatever people write is shown as text: the browser refuses to parse any as markup.
+    (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+        b"require-trusted-types-for 'script'; trusted-types 'none'"
     ),
 )
 OURS: Final = frozenset(name for name, _ in ALWAYS) | {
@@ -119,7 +128,8 @@ class _Exchange:
 
     def _headers(self, given: list[Header]) -> list[Header]:
         if self._is_page:
-            return [*given, CONSOLE_POLICY, (b"x-request-id", self.request_id.encode())]
+            policy = APP_POLICY if self.scope["path"].startswith(APP) else CONSOLE_POLICY
+            return [*given, policy, (b"x-request-id", self.request_id.encode())]
         request_id = next((v for n, v in given if n == b"x-request-id"), self.request_id.encode())
         kept = [header for header in given if header[0].lower() not in OURS]
         kept += ALWAYS

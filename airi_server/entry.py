@@ -35,7 +35,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 GATEWAY: Final = ("/v1/", "/api/v1/openai/")
 HOT: Final = (*GATEWAY, "/api/v1/flux")
-PAGES: Final = (f"/{settings.ADMIN_PATH}/", "/static/")
+APP: Final = "/app/"
+PAGES: Final = (f"/{settings.ADMIN_PATH}/", "/static/", APP)
 METHOD_NOT_ALLOWED: Final = 405
 DJANGOS_REFUSALS: Final = (403, METHOD_NOT_ALLOWED)
 BODILESS: Final = ("GET", "HEAD", "OPTIONS", "DELETE")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from channels.routing import URLRouter
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 from django.urls import URLPattern, re_path
 
 from airi_server import edge
@@ -23,11 +25,24 @@ class Upgrade:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context.request_id.set(str(uuid7()))
         # Programs send no origin; browsers always do, and a page cannot choose it.
-        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-        if all(map(edge.is_trusted, origins)):
+        own = _own_origins(scope)
+        if all(origin in own or edge.is_trusted(origin) for origin in _all(scope, b"origin")):
             await self._router(scope, receive, send)
         else:
             await _refuse(scope, receive, send)
+
+
+def _own_origins(scope: Scope) -> set[str]:
+    """Return where pages of this server itself may come from: the host that was asked for."""
+    hosts = _all(scope, b"host")
+    domains = [split_domain_port(host)[0] for host in hosts]
+    if not all(validate_host(domain, settings.ALLOWED_HOSTS) for domain in domains):
+        return set()
+    return {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
+
+
+def _all(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
 
 
 async def _refuse(_scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin
-from django.contrib.admin.utils import quote
-from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
 from accounts import keys, users
 from accounts.credentials import without_secret
+from airi_server.pages.columns import action, display, link_to, number
 from airi_server.pages.exports import ExportPages
 from airi_server.pages.filters import Selection
-
-# unfold has no types of its own.
-if TYPE_CHECKING:
-    Method = Callable[..., Any]
-
-    def action(**options: Any) -> Callable[[Method], Method]: ...
-    def display(**options: Any) -> Callable[[Method], Method]: ...
-else:
-    from unfold.decorators import action, display
 
 __all__ = ["BookPages", "action", "as_uuid", "choose", "display", "link_to", "number"]
 
@@ -98,17 +88,3 @@ def as_uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-def link_to(page: str, key: Any) -> str:
-    """Return the address of a row's page, or nowhere while there is no such page."""
-    try:
-        return reverse(f"admin:{page}", args=[quote(str(key))])
-    except NoReverseMatch:
-        return ""
-
-
-def number(value: int | None) -> str:
-    """Write a number so that a column of them can be compared at a glance."""
-    text = "" if value is None else f"{value:,}"
-    return format_html('<span class="console-number">{}</span>', text)

@@ -18,8 +18,8 @@ class FluxAccount(models.Model):
 
     `balance` always equals the newest entry's `balance_after` and `held` the sum of the holds of
     the user's open requests. Written by `billing.ledger` and by the statements of
-    `billing.requests`, and by nothing else; `frozen` by `billing.freezes`. `ledger_seq` is the
-    newest entry's `user_seq`.
+    `billing.requests`, and by nothing else; `frozen` by `billing.freezes`, `deleted_at` by
+    `billing.closures`. `ledger_seq` is the newest entry's `user_seq`.
     """
 
     user_id = models.TextField(primary_key=True)

@@ -91,7 +91,7 @@ async def _resolved(authorization: str, address: str) -> Caller | Refused:
 async def _caller(authorization: str, address: str) -> Caller:
     token = authorization.partition(" ")[2]
     if tickets.is_ticket(token):
-        caller = await tickets.redeem(token)
+        caller = await tickets.redeem(token, address=address)
         if caller is None or await standings.fallen({caller}, at=datetime.now(UTC)):
             raise Unauthorized("Unauthorized")
         return caller

@@ -14,9 +14,7 @@ from airi_server.kernel.errors import DomainError, InvalidRequest, Unavailable
 from chats import envelopes, messages
 from chats.envelopes import Request
 from chats.hub import Hub
-from chats.messages import Page
 from chats.protocol import (
-    MAX_CONTENT_BYTES_OUT,
     PULL,
     SEND,
     MessagesPulled,
@@ -97,7 +95,7 @@ class Calls:
             after_seq=asked.after_seq,
             limit=asked.limit,
         )
-        return MessagesPulled.model_validate(_shortened(page))
+        return MessagesPulled.model_validate(page)
 
 
 def checked(request: Request) -> Any:
@@ -114,15 +112,3 @@ def checked(request: Request) -> Any:
             for fault in invalid.errors(include_input=False, include_url=False)[:20]
         ]
         raise InvalidRequest("The request is not valid.", details=details) from None
-
-
-def _shortened(page: Page) -> Page:
-    """Return as much of a page as one frame should carry; the cursor says where to go on."""
-    size = 0
-    for index, row in enumerate(page.messages):
-        size += len(row.content.encode())
-        if index and size > MAX_CONTENT_BYTES_OUT:
-            last = row.seq - 1
-            gone = tuple(one for one in page.deleted if one.seq <= last)
-            return Page(page.messages[:index], last, gone)
-    return page

@@ -17,6 +17,7 @@ from chats.calls import Calls, checked
 from chats.envelopes import Malformed, Request
 from chats.protocol import (
     AUTHENTICATE,
+    CALLS,
     MAX_ANONYMOUS_FRAME_BYTES,
     Authenticated,
     CloseCode,
@@ -144,6 +145,7 @@ class LateChatConsumer(ChatConsumer):
     """The socket of clients that authenticate with their first call (contract §16.7)."""
 
     _address: str | None = None
+    _has_greeted = False
     _timer: asyncio.TimerHandle | None = None
     _authenticating: asyncio.Task[None] | None = None
 
@@ -161,7 +163,10 @@ class LateChatConsumer(ChatConsumer):
         self._socket.reply(envelopes.connected())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Take exactly one call while nobody has authenticated; everything else ends it."""
+        """Take exactly one call while nobody has authenticated; everything else ends it.
+
+        But for one event of eventa's, which both generations of its adapter send first.
+        """
         if self._calls is not None:
             await super().receive(text_data, bytes_data)
             return
@@ -170,6 +175,9 @@ class LateChatConsumer(ChatConsumer):
             self._socket.close(CloseCode.TOO_BIG, "frame too big")
             return
         with suppress(Malformed):
+            if not self._has_greeted and _is_greeting(text_data):
+                self._has_greeted = True
+                return
             request = _request_in(text_data)
             if request and request.call is AUTHENTICATE and self._authenticating is None:
                 work = self._authenticate(request, self._address or "")
@@ -217,6 +225,15 @@ class LateChatConsumer(ChatConsumer):
             with suppress(asyncio.CancelledError):
                 await self._authenticating
         await super()._end()
+
+
+def _is_greeting(text: str | None) -> bool:
+    """Tell whether a frame is what eventa's own adapter sends when its socket opens."""
+    if text is None:
+        return False
+    incoming = envelopes.read(text)
+    is_call = incoming.event_id in CALLS
+    return not is_call and isinstance(incoming.body, dict) and list(incoming.body) == ["url"]
 
 
 def _request_in(text: str | None) -> Request | None:

@@ -1,7 +1,11 @@
-"""What is deleted: single messages, and everything of a user who leaves for good."""
+"""What is deleted: messages, whole chats, and everything of a user who leaves for good.
+
+Each commit that leaves tombstones is told to the members' clients (`chats.tidings`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,8 +13,8 @@ from django.db import connection, transaction
 
 from airi_server.kernel import resources
 from airi_server.kernel.errors import NotFound
-from chats import membership
-from chats.membership import NotAllowed, is_id
+from chats import membership, tidings
+from chats.membership import ChatNotFound, NotAllowed, is_id
 from chats.messages import Sent
 from chats.models import Chat, ChatMember, ChatMessage
 
@@ -39,12 +43,44 @@ def delete_message(*, caller: str, chat_id: str, message_id: str, at: datetime) 
             raise MessageNotFound("Message not found")
         if message.author_id != caller and member.role not in membership.MANAGERS:
             raise NotAllowed("Only its author may delete a message.")
-        buried = _bury(chat.pk, message.author_id, at, message_id=message.pk)
-        users = ChatMember.objects.filter(chat=chat, user_id__isnull=False)
-        members = tuple(str(user_id) for user_id in users.values_list("user_id", flat=True))
-    if buried:
-        return Sent(buried[0], buried[0], buried[0], is_new=True, members=members)
-    return Sent(message.seq, chat.last_seq + 1, chat.last_seq, is_new=False, members=members)
+        sent = _bury(chat.pk, message.author_id, at, message_id=message.pk)
+    if sent.is_new:
+        return sent
+    return replace(sent, seq=message.seq, from_seq=chat.last_seq + 1, to_seq=chat.last_seq)
+
+
+def close_chat(*, chat_id: str, at: datetime) -> Chat:
+    """Delete a chat as an operator: nobody reads it or sends to it any more. Again: nothing.
+
+    What was said is left to `empty_chat`, which comes after this has committed: sends wait for
+    the lock on a chat, but not for a deleted one.
+
+    Raises:
+        ChatNotFound: There never was one.
+    """
+    with transaction.atomic():
+        known = Chat.objects.filter(pk=chat_id).order_by("id") if is_id(chat_id) else None
+        chat = known.select_for_update(no_key=True).first() if known is not None else None
+        if chat is None:
+            raise ChatNotFound
+        if chat.deleted_at is None:
+            _close(chat, at)
+    return chat
+
+
+def empty_chat(*, chat_id: str, at: datetime, most: int) -> int:
+    """Erase what was said in a deleted chat, and return how many messages became tombstones.
+
+    At most about so many, in batches that are transactions of their own: with fewer there is
+    nothing left, otherwise it goes on from there when it is called again.
+    """
+    emptied = 0
+    while emptied < most:
+        count = _buried_some(chat_id, None, at)
+        emptied += count
+        if count < BATCH:
+            break
+    return emptied
 
 
 def delete_user_data(*, user_id: str, at: datetime) -> None:
@@ -63,23 +99,28 @@ def delete_user_data(*, user_id: str, at: datetime) -> None:
                     membership.leave(member)
                 continue
             if chat.deleted_at is None:
-                chat.deleted_at = chat.updated_at = at
-                chat.save(update_fields=["deleted_at", "updated_at"])
+                _close(chat, at)
         # Only now: sends do not wait for a deleted chat.
         while _buried_some(chat_id, user_id, at):
             pass
 
 
-def _buried_some(chat_id: str, user_id: str, at: datetime) -> bool:
+def _close(chat: Chat, at: datetime) -> None:
+    chat.deleted_at = chat.updated_at = at
+    chat.save(update_fields=["deleted_at", "updated_at"])
+
+
+def _buried_some(chat_id: str, author_id: str | None, at: datetime) -> int:
     with transaction.atomic():
         Chat.objects.select_for_update(no_key=True).get(pk=chat_id)
-        return bool(_bury(chat_id, user_id, at))
+        sent = _bury(chat_id, author_id, at)
+    return sent.to_seq - sent.from_seq + 1
 
 
 def _bury(
-    chat_id: str, author_id: str, at: datetime, *, message_id: str | None = None
-) -> list[int]:
-    """Run `bury_messages.sql` under the chat's lock and return the tombstones' numbers."""
+    chat_id: str, author_id: str | None, at: datetime, *, message_id: str | None = None
+) -> Sent:
+    """Run `bury_messages.sql` under the chat's lock; have its numbers told with the commit."""
     params: dict[str, Any] = {
         "chat_id": chat_id,
         "author_id": author_id,
@@ -89,4 +130,11 @@ def _bury(
     }
     with connection.cursor() as cursor:
         cursor.execute(BURY_MESSAGES_SQL, params)
-        return sorted(row[0] for row in cursor.fetchall())
+        numbers = sorted(row[0] for row in cursor.fetchall())
+    users = ChatMember.objects.filter(chat_id=chat_id, user_id__isnull=False)
+    members = tuple(str(user_id) for user_id in users.values_list("user_id", flat=True))
+    if not numbers:
+        return Sent(0, 1, 0, is_new=False, members=members)
+    sent = Sent(numbers[-1], numbers[0], numbers[-1], is_new=True, members=members)
+    tidings.tell(chat_id, sent)
+    return sent

@@ -1,4 +1,4 @@
-"""From an event to frames on sockets: rows are read once, a frame is written once.
+"""From an event to frames on sockets: rows are read once, and handed out as `chats.pushes` says.
 
 Events of one chat are delivered one after the other; what arrives during a read shares the next.
 """
@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final
 
 from airi_server.kernel import database
-from chats import envelopes, messages
+from chats import messages
 from chats.events import Sent
-from chats.messages import Deleted, Page, WireMessage
-from chats.protocol import MAX_CONTENT_BYTES_OUT, MAX_MESSAGES, NewMessages
+from chats.messages import Page
+from chats.protocol import MAX_MESSAGES
+from chats.pushes import Pushes, ranges_for, runs
 from chats.ranges import Ranges
 from chats.sockets import Registry
 
@@ -26,7 +36,7 @@ READS_AT_ONCE: Final = 4
 MAX_SHARED: Final = 100
 """Numbers that different events may share one read for."""
 MAX_CATCH_UP: Final = 20
-"""Reads for one chat and look; what is older than that is the clients' to pull."""
+"""Pages for one chat and look; what is older than that is the clients' to pull."""
 
 
 class Deliveries:
@@ -67,18 +77,24 @@ class Deliveries:
         Raises:
             psycopg.OperationalError, PoolTimeout: The database is away.
         """
-        found: list[tuple[Sent, Page]] = []
-        for first, last in self._steps(chat_id, head):
-            async with self._reads:
-                page = await messages.between(chat_id=chat_id, from_seq=first, to_seq=last)
-            # A tombstone has no time of its own: it is as young as its neighbors.
-            old = max((row.seq for row in page.messages if row.updated_at < since_ms), default=0)
-            found.append((_told(chat_id, max(first, old + 1), last, user_ids), page))
-            if old:
-                break
+        steps = list(self._steps(chat_id, head))
+        # Before the reads, so that an event that comes during them is not delivered beside us.
         self._ranges(chat_id).add(1, head)
-        for event, page in reversed(found):
-            self._hand_out(event, page)
+        found: list[tuple[int, Page]] = []
+        try:
+            for first, last in steps:
+                found += reversed(await self._latest(chat_id, first, last, MAX_CATCH_UP))
+                if len(found) >= MAX_CATCH_UP or _newest_before(since_ms, found):
+                    break
+        except database.AWAY:
+            for first, last in steps:
+                self._ranges(chat_id).remove(first, last)
+            raise
+        del found[MAX_CATCH_UP:]
+        old = _newest_before(since_ms, found)
+        for first, page in reversed(found):
+            event = _told(chat_id, max(first, old + 1), page.seq, user_ids)
+            self._hand_out([event], Pushes(chat_id, first, page))
 
     def heads(self) -> dict[str, int]:
         """Return how far each chat has come that something was delivered of."""
@@ -116,12 +132,10 @@ class Deliveries:
         self._count -= len(batch)
         try:
             head = max(event.to_seq for event in batch)
-            for first in range(batch[0].from_seq, head + 1, MAX_MESSAGES):
-                last = min(first + MAX_MESSAGES - 1, head)
-                async with self._reads:
-                    page = await messages.between(chat_id=chat_id, from_seq=first, to_seq=last)
-                for event in batch:
-                    self._hand_out(_within(event, first, last), page)
+            async for first, page in self._pages(chat_id, batch[0].from_seq, head):
+                pushes = Pushes(chat_id, first, page)
+                for run in runs(batch):
+                    self._hand_out(run, pushes)
         except database.AWAY:
             # What was not delivered counts as missing: the head watch brings it.
             for event in batch:
@@ -130,14 +144,30 @@ class Deliveries:
         except Exception:
             logger.exception("Unable to push")
 
-    def _hand_out(self, event: Sent, page: Page) -> None:
-        """Write the frames of one event out of a page that may hold more."""
-        sockets = [s for s in self._registry.of(event.members) if s.id != event.origin]
-        if not sockets:
-            return
-        for new in _pushes(event, page):
-            text = envelopes.push(new)
-            for socket in sockets:
+    async def _pages(self, chat_id: str, first: int, last: int) -> AsyncIterator[tuple[int, Page]]:
+        """Yield what is in a range, page by page, each after the number it begins with."""
+        while first <= last:
+            async with self._reads:
+                page = await messages.between(chat_id=chat_id, from_seq=first, to_seq=last)
+            yield first, page
+            first = page.seq + 1
+
+    async def _latest(
+        self, chat_id: str, first: int, last: int, count: int
+    ) -> deque[tuple[int, Page]]:
+        """Return the last pages of a range, which is all of it unless its messages are long."""
+        found: deque[tuple[int, Page]] = deque(maxlen=count)
+        async for first_and_page in self._pages(chat_id, first, last):
+            found.append(first_and_page)
+        return found
+
+    def _hand_out(self, run: Sequence[Sent], pushes: Pushes) -> None:
+        """Push what neighboring events have in a page; a sender only gets what others sent."""
+        origins = {event.origin for event in run}
+        everything = [(run[0].from_seq, run[-1].to_seq)]
+        for socket in self._registry.of(run[0].members):
+            is_sender = socket.id in origins
+            for text in pushes.of(ranges_for(run, socket.id) if is_sender else everything):
                 socket.push(text)
 
     def _steps(self, chat_id: str, head: int) -> Iterator[tuple[int, int]]:
@@ -169,41 +199,10 @@ def _told(chat_id: str, first: int, last: int, user_ids: Collection[str]) -> Sen
     )
 
 
-def _within(event: Sent, first: int, last: int) -> Sent:
-    if first <= event.from_seq and event.to_seq <= last:
-        return event
-    return event.model_copy(
-        update={"from_seq": max(first, event.from_seq), "to_seq": min(last, event.to_seq)}
-    )
+def _newest_before(since_ms: int, pages: Iterable[tuple[int, Page]]) -> int:
+    """Return the highest number of a message that is older, or 0.
 
-
-def _pushes(event: Sent, page: Page) -> Iterator[NewMessages]:
-    """Yield what one event has in a page, split where it gets too long for one frame."""
-    first, last = event.from_seq, event.to_seq
-    rows: list[WireMessage | Deleted] = [*page.messages, *page.deleted]
-    rows = sorted((r for r in rows if first <= r.seq <= last), key=lambda row: row.seq)
-    chunk: list[WireMessage | Deleted] = []
-    total = 0
-    for row in rows:
-        size = len(row.content.encode()) if isinstance(row, WireMessage) else 0
-        if chunk and total + size > MAX_CONTENT_BYTES_OUT:
-            yield _push(event.chat_id, chunk, first, row.seq - 1)
-            first, chunk, total = row.seq, [], 0
-        chunk.append(row)
-        total += size
-    if chunk:
-        yield _push(event.chat_id, chunk, first, last)
-
-
-def _push(
-    chat_id: str, rows: Sequence[WireMessage | Deleted], from_seq: int, to_seq: int
-) -> NewMessages:
-    return NewMessages.model_validate(
-        {
-            "chat_id": chat_id,
-            "messages": [row for row in rows if isinstance(row, WireMessage)],
-            "from_seq": from_seq,
-            "to_seq": to_seq,
-            "deleted": [row for row in rows if isinstance(row, Deleted)],
-        }
-    )
+    A tombstone has no time of its own: it is as young as its neighbors.
+    """
+    rows = (row for _, page in pages for row in page.messages)
+    return max((row.seq for row in rows if row.updated_at < since_ms), default=0)

@@ -14,7 +14,7 @@ from accounts.standings import Caller
 from airi_server.kernel import notify
 from airi_server.kernel.loops import PerLoop
 from airi_server.runtime import published
-from chats import messages, telemetry
+from chats import messages, telemetry, tidings
 from chats.deliveries import Deliveries
 from chats.events import Sent
 from chats.protocol import CloseCode
@@ -125,5 +125,11 @@ def _reconnected(_facts: dict[str, Any]) -> None:
     current().watch.look_soon(reconnected=True)
 
 
+def _told(facts: dict[str, Any]) -> None:
+    """Tell our clients what a thread has committed, here or elsewhere."""
+    current().deliveries.accept(Sent.model_validate(facts))
+
+
 notify.on(published.TOPIC, _changed)
+notify.on(tidings.TOPIC, _told)
 notify.on(notify.CONNECTED, _reconnected)

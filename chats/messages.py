@@ -14,7 +14,7 @@ import psycopg
 
 from airi_server.kernel import database, resources
 from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest
-from billing.group_commit import GroupCommit
+from airi_server.kernel.group_commit import GroupCommit
 from chats.membership import ChatNotFound, NotAMember, is_id
 from chats.models import MAX_CONTENT_BYTES, ChatMessage
 
@@ -24,6 +24,8 @@ READ_RANGE_SQL: Final = resources.read_text("chats", "sql/read_range.sql")
 READ_HEADS_SQL: Final = resources.read_text("chats", "sql/read_heads.sql")
 MAX_MESSAGES: Final = 500
 """The most messages in one send, and the most rows in one page."""
+MAX_PAGE_BYTES: Final = 1_048_576
+"""The most content in one page of more than one message, and so what a read keeps in memory."""
 DEFAULT_PAGE: Final = 100
 MAX_SEND_LENGTH: Final = 1_048_576
 """The most characters in one send, which is what one frame can carry."""
@@ -95,7 +97,8 @@ class Page:
 
     Args:
         messages: Live messages.
-        seq: The next cursor: the page's last number if there is more, else the chat's head.
+        seq: The next cursor: the page's last number if there is more, else the chat's head, or
+            the end of the range that was asked for.
         deleted: Tombstones in the page's range.
     """
 
@@ -145,7 +148,8 @@ async def send(*, caller: str, chat_id: str, messages: Sequence[NewMessage]) -> 
 async def pull(*, caller: str, chat_id: str, after_seq: int, limit: int | None = None) -> Page:
     """Return what has a number above `after_seq`, read in one snapshot with the chat's head.
 
-    `limit` counts messages and tombstones: missing, 0 or negative is 100, and at most 500.
+    `limit` counts messages and tombstones: missing, 0 or negative is 100, and at most 500. The
+    page ends before that where its content would exceed `MAX_PAGE_BYTES`.
 
     Raises:
         ChatNotFound, NotAMember: Refused.
@@ -157,6 +161,7 @@ async def pull(*, caller: str, chat_id: str, after_seq: int, limit: int | None =
         "user_id": caller,
         "after_seq": max(0, min(after_seq, MAX_SEQ)),
         "page": page,
+        "max_bytes": MAX_PAGE_BYTES,
     }
     found = await database.fetch(PULL_MESSAGES_SQL, params) if is_id(chat_id) else []
     if not found:
@@ -164,18 +169,24 @@ async def pull(*, caller: str, chat_id: str, after_seq: int, limit: int | None =
     is_member, head = found[0][:2]
     if not is_member:
         raise NotAMember
-    rows = [row[2:] for row in found if row[2] is not None]
-    return _page(chat_id, rows, head=rows[-1][4] if len(rows) == page else head)
+    return _page(chat_id, [row[2:] for row in found if row[2]], wanted=page, end=head)
 
 
 async def between(*, chat_id: str, from_seq: int, to_seq: int) -> Page:
-    """Return what now has a number in a range of at most 500, for delivery to members.
+    """Return what now has a number in a range, or the first page of it, to deliver to members.
 
     The one read without a caller: whoever asks holds an event that names the members. What was
     edited or deleted since is not in the range any more; its own event brings it.
     """
-    params = {"chat_id": chat_id, "from_seq": from_seq, "to_seq": to_seq, "page": MAX_MESSAGES}
-    return _page(chat_id, await database.fetch(READ_RANGE_SQL, params), head=to_seq)
+    params = {
+        "chat_id": chat_id,
+        "from_seq": from_seq,
+        "to_seq": to_seq,
+        "page": MAX_MESSAGES,
+        "max_bytes": MAX_PAGE_BYTES,
+    }
+    rows = await database.fetch(READ_RANGE_SQL, params)
+    return _page(chat_id, rows, wanted=MAX_MESSAGES, end=to_seq)
 
 
 async def heads(*, user_ids: Sequence[str], within_s: int) -> list[Head]:
@@ -241,16 +252,18 @@ def _told_again(sent: Sent, count: int) -> Sent:
     return replace(sent, from_seq=max(1, sent.seq - count + 1), to_seq=sent.seq, is_new=count > 0)
 
 
-def _page(chat_id: str, rows: Sequence[database.Row], *, head: int) -> Page:
-    messages, deleted = [], []
-    for id_, sender_id, role, content, seq, created_at, updated_at, is_deleted in rows:
+def _page(chat_id: str, rows: Sequence[database.Row], *, wanted: int, end: int) -> Page:
+    """Return rows as a page; `end` is its cursor unless there was more than the rows."""
+    messages, deleted, last = [], [], end
+    for found, id_, sender_id, role, content, seq, created_at, updated_at, is_deleted in rows:
+        last = end if len(rows) == found < wanted else seq
         if is_deleted:
             deleted.append(Deleted(id_, seq))
         else:
             messages.append(
                 WireMessage(id_, chat_id, sender_id, role, content, seq, created_at, updated_at)
             )
-    return Page(tuple(messages), head, tuple(deleted))
+    return Page(tuple(messages), last, tuple(deleted))
 
 
 async def _send_batch(

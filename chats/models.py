@@ -42,6 +42,10 @@ class Chat(models.Model):
 
     class Meta:
         db_table = "chat"
+        permissions = [
+            ("read_messages", "Can read what is said in chats"),
+            ("export_chats", "Can export chats and characters, without what is said"),
+        ]
         constraints = [
             # Ids become parts of channel groups.
             CheckConstraint(name="chat_id_shape", condition=Q(id__regex=ID_PATTERN)),
@@ -55,6 +59,7 @@ class Chat(models.Model):
             ),
             CheckConstraint(name="chat_last_seq_not_negative", condition=Q(last_seq__gte=0)),
         ]
+        indexes = [Index(name="chat_newest", fields=["-created_at", "-id"])]
 
     def __str__(self) -> str:
         return self.title or self.id
@@ -126,7 +131,12 @@ class ChatMember(models.Model):
                 name="chat_member_chats_of_user",
                 fields=["user_id", "chat"],
                 condition=Q(user_id__isnull=False),
-            )
+            ),
+            Index(
+                name="chat_member_newest_of_user",
+                fields=["user_id", "-joined_at", "-chat"],
+                condition=Q(user_id__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:

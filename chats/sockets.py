@@ -18,6 +18,8 @@ MAX_PUSHED_LENGTH: Final = 4 * 1024 * 1024
 """What may wait for a client that reads slowly; the text is shared between sockets."""
 ROOM: Final = 32
 """With more frames waiting, nothing more is read from the client."""
+ROOM_LENGTH: Final = 4 * 1024 * 1024
+"""Nor with more characters: a page of long messages is a frame of megabytes."""
 LAST_WORDS_S: Final = 10.0
 """How long a socket that is being closed may take to write what is left."""
 
@@ -33,8 +35,8 @@ class Socket:
     """
 
     __slots__ = (
-        "_closing", "_cut", "_cutting", "_is_gone", "_pushed", "_pushed_length", "_queue", "_room",
-        "_send", "_wake", "caller", "frames_out", "id", "joined_ms",
+        "_closing", "_cut", "_cutting", "_is_gone", "_length", "_pushed", "_pushed_length",
+        "_queue", "_room", "_send", "_wake", "caller", "frames_out", "id", "joined_ms",
     )  # fmt: skip
 
     def __init__(self, send: Send, cut: Callable[[], None]) -> None:
@@ -45,6 +47,7 @@ class Socket:
         self._send = send
         self._cut = cut
         self._queue: deque[tuple[str, int]] = deque()
+        self._length = 0
         self._pushed = 0
         self._pushed_length = 0
         self._wake: asyncio.Future[None] | None = None
@@ -61,10 +64,15 @@ class Socket:
     def close_code(self) -> int | None:
         return self._closing and int(self._closing[0])
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._queue) > ROOM or self._length > ROOM_LENGTH
+
     def reply(self, text: str) -> None:
         """Queue an answer. Not bounded here: who awaits `room` before each call asks for few."""
         if not self.is_closing:
             self._queue.append((text, 0))
+            self._length += len(text)
             self._call_writer()
 
     def push(self, text: str) -> bool:
@@ -73,11 +81,13 @@ class Socket:
             return False
         if self._pushed >= MAX_PUSHED_FRAMES or self._pushed_length > MAX_PUSHED_LENGTH:
             self._queue.clear()
-            self._queue.append((envelopes.resync(), 0))
+            self._length = 0
+            self.reply(envelopes.resync())
             self.close(CloseCode.TRY_AGAIN, "too slow")
             return False
         self._pushed += 1
         self._pushed_length += len(text)
+        self._length += len(text)
         self._queue.append((text, len(text)))
         self._call_writer()
         return True
@@ -93,7 +103,7 @@ class Socket:
 
     async def room(self) -> None:
         """Wait until the client has taken most of what it was sent."""
-        while len(self._queue) > ROOM and not self.is_closing:
+        while self._is_full and not self.is_closing:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -110,12 +120,13 @@ class Socket:
         while True:
             while self._queue:
                 text, pushed = self._queue.popleft()
+                self._length -= len(text)
                 if pushed:
                     self._pushed -= 1
                     self._pushed_length -= pushed
                 await self._send({"type": "websocket.send", "text": text})
                 self.frames_out += 1
-                if self._room is not None and len(self._queue) <= ROOM:
+                if self._room is not None and not self._is_full:
                     self._make_room()
             if self._closing is not None:
                 break

@@ -1,7 +1,7 @@
 """One-time tickets: a browser opens a socket with one instead of putting a key into a URL.
 
 A ticket lives in Redis, by its hash, and is gone once it was presented or after `KEEP_S`. It
-stands for the key that asked for it, at the address that asked.
+stands for the key that asked for it, and opens a socket only where that key would.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def issue(caller: Caller) -> str:
         TicketsAway: Nothing was made.
     """
     ticket = PREFIX + ids.base62(LENGTH)
-    facts = orjson.dumps([caller.user_id, caller.api_key_id, caller.address])
+    facts = orjson.dumps([caller.user_id, caller.api_key_id])
     try:
         get_redis_connection("default").set(_key(ticket), facts, ex=KEEP_S)
     except RedisError:
@@ -48,10 +48,11 @@ def issue(caller: Caller) -> str:
     return ticket
 
 
-async def redeem(ticket: str) -> Caller | None:
-    """Take a ticket; None if there is no such ticket, or not any more.
+async def redeem(ticket: str, *, address: str) -> Caller | None:
+    """Take a ticket at an address; None if there is no such ticket, or not any more.
 
-    The caller still has to stand: whoever was banned in the meantime holds a valid ticket.
+    The caller still has to stand: whoever was banned in the meantime holds a valid ticket, and so
+    does whoever took it to an address that the key is not for.
 
     Raises:
         TicketsAway: It is unknown whether the ticket was taken.
@@ -60,7 +61,10 @@ async def redeem(ticket: str) -> Caller | None:
         found = await (await _connected()).ask("GETDEL", _key(ticket))
     except redis.FAILURES:
         raise TicketsAway("Tickets are not available right now.", retry_after_s=1) from None
-    return Caller(*orjson.loads(found)) if found else None
+    if not found:
+        return None
+    user_id, api_key_id = orjson.loads(found)
+    return Caller(user_id, api_key_id, address)
 
 
 async def _connected() -> redis.RedisLink:

@@ -51,6 +51,15 @@ def groups(_request: HttpRequest) -> list[Group]:
             ],
         },
         {
+            "title": "Chats",
+            "separator": True,
+            "items": [
+                _item("Chats", "chats_chat_changelist", "forum"),
+                _item("Messages", "chats_chatmessage_changelist", "chat_bubble"),
+                _item("Characters", "chats_character_changelist", "face"),
+            ],
+        },
+        {
             "title": "Server",
             "separator": True,
             "items": [

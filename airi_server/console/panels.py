@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from django.core.cache import cache
 from django.db import DatabaseError
 
+from airi_server.console import connections
 from billing import overview, runs
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,18 @@ class Seen:
     under_way: Counted[overview.UnderWay] | None = None
     orphans: Counted[overview.Orphans] | None = None
     last_check: Counted[runs.ReconciliationRun] | None = None
+    connections: Counted[connections.Connections] | None = None
 
     @property
     def panels(self) -> list[Counted[Any]]:
-        every = (self.flux, self.traffic, self.under_way, self.orphans, self.last_check)
+        every = (
+            self.flux,
+            self.traffic,
+            self.under_way,
+            self.orphans,
+            self.last_check,
+            self.connections,
+        )
         return [panel for panel in every if panel is not None]
 
     @property
@@ -77,6 +86,7 @@ def look(may: Callable[[str], bool], window: Window, at: datetime) -> Seen:
         _counted(at, overview.under_way) if requests else None,
         _counted(at, overview.orphans) if requests else None,
         _counted(at, runs.newest) if books else None,
+        _counted(at, connections.now) if may("chats.view_chat") else None,
     )
 
 

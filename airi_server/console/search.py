@@ -1,4 +1,4 @@
-"""One box that finds a request, a person or a key by what an operator has in hand.
+"""One box that finds a request, a person, a key or a chat by what an operator has in hand.
 
 What is in hand is whole: an id, an address, a key, a name. So every kind is one look into an index,
 and only the kinds that this operator may see are looked up at all.
@@ -20,6 +20,7 @@ from django.utils.http import urlencode
 
 import accounts.lookup
 import billing.lookup
+import chats.lookup
 import llmrouter.configuration.lookup
 from accounts.credentials import PUBLIC_ID_LENGTH
 from accounts.lookup import PREFIX
@@ -137,6 +138,21 @@ def _models(term: str) -> Iterator[Hit]:
         yield _hit("Model", term, "llmrouter_routermodel_change", found)
 
 
+def _chats(term: str) -> Iterator[Hit]:
+    if chats.lookup.is_chat(term):
+        yield _hit("Chat", term, "chats_chat_change", term)
+
+
+def _messages(term: str) -> Iterator[Hit]:
+    if chats.lookup.is_message(term):
+        yield _hit("Message", term, "chats_chatmessage_change", term)
+
+
+def _characters(term: str) -> Iterator[Hit]:
+    if chats.lookup.is_character(term):
+        yield _hit("Character", term, "chats_character_change", term)
+
+
 def _settings(term: str) -> Iterator[Hit]:
     name = term.upper()
     if name in options.REGISTRY:
@@ -170,5 +186,8 @@ KINDS: Final = (
         _entries,
     ),
     Kind("A model", "its public name", ("llmrouter.view_routermodel",), _models),
+    Kind("A chat", "its id", ("chats.view_chat",), _chats),
+    Kind("A message", "its id", ("chats.view_chatmessage",), _messages),
+    Kind("A character", "its id", ("chats.view_character",), _characters),
     Kind("A setting", "its name", settings_pages.SEE, _settings),
 )

@@ -30,7 +30,7 @@ class Trouble:
 
 def of(seen: Seen, *, at: datetime) -> list[Trouble]:
     """Return what is wrong as far as can be seen, the worst first. Empty: all is well."""
-    troubles = [*_of_books(seen, at), *_of_requests(seen)]
+    troubles = [*_of_books(seen, at), *_of_requests(seen), *_of_connections(seen)]
     if seen.failed:
         troubles.append(Trouble("warning", "Some of this page could not be counted just now."))
     return sorted(troubles, key=lambda trouble: trouble.weight)
@@ -82,3 +82,19 @@ def _of_requests(seen: Seen) -> list[Trouble]:
             page = "billing_llmrequestlog_changelist"
             found.append(Trouble("warning", sentence, page, "Look at the requests"))
     return found
+
+
+def _of_connections(seen: Seen) -> list[Trouble]:
+    found = seen.connections.value if seen.connections else None
+    if found is None:
+        return []
+    if not found.has_asked:
+        sentence = (
+            "Redis does not answer. Messages reach clients of other instances late, and each "
+            "instance limits by what it has counted itself."
+        )
+        return [Trouble("warning", sentence)]
+    if found.silent:
+        names = ", ".join(found.silent)
+        return [Trouble("warning", f"Running, but did not answer: {names}.")]
+    return []

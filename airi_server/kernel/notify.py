@@ -36,9 +36,18 @@ def on(topic: str, handler: Handler) -> None:
 def send(topic: str, **facts: Any) -> None:
     """Publish from synchronous code, after its transaction has committed; failure is ignored."""
     try:
-        get_redis_connection("default").publish(_channel(), _encode(topic, facts))
+        ask(topic, **facts)
     except RedisError:
         logger.warning("Unable to notify other instances", extra={"topic": topic})
+
+
+def ask(topic: str, **facts: Any) -> int:
+    """Publish from synchronous code, and return how many processes were listening.
+
+    Raises:
+        RedisError: Redis is away, and nobody has heard it.
+    """
+    return int(get_redis_connection("default").publish(_channel(), _encode(topic, facts)))
 
 
 def send_soon(topic: str, **facts: Any) -> None:

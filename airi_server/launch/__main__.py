@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from airi_server.launch import bench, manage, serve, tests
+from airi_server.launch import bench, chaos, manage, serve, tests
 from airi_server.launch.stack import StackFailed
 
 _COMMANDS: Final[dict[str, Callable[[list[str]], None]]] = {
@@ -15,6 +15,7 @@ _COMMANDS: Final[dict[str, Callable[[list[str]], None]]] = {
     "check": tests.check,
     "manage": manage.main,
     "bench": bench.main,
+    "chaos": chaos.main,
 }
 
 

@@ -1,10 +1,16 @@
-"""`./run bench …`: hand over to the benchmark, which brings up what it measures."""
+"""`./run bench …` and `./run bench chat …`: hand over to what brings up what it measures."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Final
+
+_MODULES: Final = {"chat": "tests.bench.chat"}
 
 
 def main(arguments: list[str]) -> None:
-    os.execv(sys.executable, [sys.executable, "-m", "tests.bench", *arguments])
+    module = "tests.bench"
+    if arguments and arguments[0] in _MODULES:
+        module = _MODULES[arguments.pop(0)]
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

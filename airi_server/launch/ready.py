@@ -18,6 +18,7 @@ AIRI server is ready: {url}
     -H 'Content-Type: application/json' \\
     -d '{body}'
 
+  Chat      {url}/app/chat#key={key}
   Admin     {url}/admin/
             {admin_email}  {admin_password}
   User      {user_email}  {user_password}

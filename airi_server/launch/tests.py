@@ -1,7 +1,8 @@
 """`./run test`: every check on one throw-away stack, and one verdict.
 
 Arguments go to pytest, which then runs alone: `./run test tests/billing -k hold`. With `--browser`
-it runs the tests in Chromium, which are otherwise skipped where there is none.
+it runs the tests in Chromium, with `--clients` those with real client libraries: both are otherwise
+skipped where what they need is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ _CHECKS: Final = {
     "mypy": [sys.executable, "-m", "mypy", "."],
 }  # fmt: skip
 _CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
+_NODE: Final = ("node", "npm")
 
 
 @dataclass(slots=True)
@@ -66,6 +69,39 @@ def chromium() -> str | None:
     return next((found for name in _CHROMIUM if (found := shutil.which(name))), None)
 
 
+def node() -> str | None:
+    """Return the Node of this machine, if there is an npm beside it."""
+    found = [shutil.which(name) for name in _NODE]
+    return found[0] if all(found) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Tests that want more of a machine than Python: they are skipped without, or they must run.
+
+    Args:
+        directory: Where they are.
+        variable: What tells them that they must run.
+        found: Returns what they need, if it is here.
+        wanted: What to install.
+    """
+
+    directory: str
+    variable: str
+    found: Callable[[], str | None]
+    wanted: str
+
+
+_KINDS: Final = {
+    "--browser": Kind(
+        "tests/browser", "AIRI_BROWSER", chromium, f"a browser first, one of {', '.join(_CHROMIUM)}"
+    ),
+    "--clients": Kind(
+        "tests/processes/clients", "AIRI_CLIENTS", node, f"Node first: {' and '.join(_NODE)}"
+    ),
+}
+
+
 def main(arguments: list[str]) -> None:
     arguments = _of_pytest(arguments)
     processes.end_on_sigterm()
@@ -82,16 +118,19 @@ def main(arguments: list[str]) -> None:
 
 def _of_pytest(arguments: list[str]) -> list[str]:
     """Return the arguments as pytest takes them: `--browser` is a directory to it."""
-    rest = [each for each in arguments if each not in ("--browser", "--screenshots")]
+    rest = [each for each in arguments if each not in (*_KINDS, "--screenshots")]
     if "--screenshots" in arguments:
         os.environ["AIRI_SCREENSHOTS"] = "1"
-    if "--browser" not in arguments:
-        return rest
-    os.environ["AIRI_BROWSER"] = "required"
-    if chromium() is None:
-        sys.exit(f"./run test --browser: install a browser first, one of {', '.join(_CHROMIUM)}.")
-    # The tests of one module may be chosen; options alone choose all of them.
-    return rest if any("tests/browser" in each for each in rest) else ["tests/browser", *rest]
+    for option, kind in _KINDS.items():
+        if option not in arguments:
+            continue
+        os.environ[kind.variable] = "required"
+        if kind.found() is None:
+            sys.exit(f"./run test {option}: install {kind.wanted}.")
+        # The tests of one module may be chosen; options alone choose all of them.
+        if not any(kind.directory in each for each in rest):
+            rest.insert(0, kind.directory)
+    return rest
 
 
 def check(arguments: list[str]) -> None:

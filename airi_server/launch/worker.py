@@ -15,10 +15,12 @@ from typing import Any
 
 import uvicorn
 
+from airi_server.connections import Requests, Sockets
 from airi_server.launch import processes
 
 SOCKETS: dict[str, Any] = {
-    "ws": "websockets-sansio",
+    "http": Requests,
+    "ws": Sockets,
     "ws_max_size": 1_048_576,
     # A client that does not answer a ping until the next one is due is gone.
     "ws_ping_interval": 30.0,
@@ -26,7 +28,7 @@ SOCKETS: dict[str, Any] = {
     # One frame goes to many sockets: deflating it for each would cost more than it saves.
     "ws_per_message_deflate": False,
 }
-"""How uvicorn serves sockets."""
+"""How uvicorn serves connections."""
 
 
 def main() -> None:
@@ -39,7 +41,6 @@ def main() -> None:
         uvicorn.Config(
             "airi_server.asgi:application",
             loop="uvloop",
-            http="httptools",
             **SOCKETS,
             lifespan="on",
             log_config=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -200,7 +200,7 @@ class LineChangeList(BaseChangeList):
         self.model_admin.search(self.selection, self.query.replace("\x00", "").strip())
         self.line = self.model_admin.line(self.selection)
         if self.selection.is_hopeless:
-            self.line = Line(self.root_queryset.none(), self.line.key)
+            self.line = replace(self.line, rows=self.line.rows.none())
         self.has_active_filters = any(any(spec.used_parameters.values()) for spec in specs)
         names = [str(name) for spec in specs for name in spec.expected_parameters()]
         self.clear_all_filters_qs = self.get_query_string(remove=names)
@@ -252,7 +252,7 @@ class LineChangeList(BaseChangeList):
         given = request.GET.get(name, "").replace("\x00", "")
         if not given:
             return None
-        key: Any = self.opts.get_field(self.line.key)
+        key: Any = self.line.rows.model._meta.get_field(self.line.key)  # noqa: SLF001  public in all but name
         try:
             return key.clean(given, None)
         except (ValidationError, OverflowError):

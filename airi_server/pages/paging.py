@@ -90,7 +90,7 @@ class Line:
         ahead, behind = ("lt", "gte") if descending else ("gt", "lte")
         rows = self.rows
         if cursor is not None:
-            rows = rows.filter(**{f"{self.key}__{ahead}": cursor})
+            rows = rows.filter(self._beyond(ahead, cursor))
         if self.within:
             # A range, not an equation: that would take the column out of the order again.
             both = {f"{self.within}__gte": self.value, f"{self.within}__lte": self.value}
@@ -98,11 +98,15 @@ class Line:
         rows = rows.order_by(*self._order(descending=descending))
         edge = self._edge(rows)
         if edge is not None:
-            rows = rows.filter(**{f"{self.key}__{behind}": edge})
+            rows = rows.filter(self._beyond(behind, edge))
         found = list(rows.filter(self.narrowed)[: size + 1])
         if len(found) > size:
             return found[:size], self._key(found[size - 1]), False
         return found, edge, edge is not None
+
+    def _beyond(self, comparison: str, key: Any) -> Q:
+        """Return the condition of lying on one side of the row with this key."""
+        return Q(**{f"{self.key}__{comparison}": key})
 
     def _order(self, *, descending: bool) -> list[str]:
         """Return the order of the index, or its reverse."""
@@ -119,3 +123,29 @@ class Line:
 
     def _key(self, row: Any) -> Any:
         return getattr(row, self.key)
+
+
+@dataclass(frozen=True)
+class DatedLine(Line):
+    """Rows in the order of a time, where the key says nothing about age; it only breaks ties.
+
+    Attributes:
+        dated: The time, never changed and never null. An index has both, in this order.
+    """
+
+    dated: str = "created_at"
+
+    def _beyond(self, comparison: str, key: Any) -> Q:
+        at = self.rows.filter(**{self.key: key}).values_list(self.dated, flat=True)
+        instant = at.order_by(self.key).first()
+        if instant is None:  # no row of this line, so nothing lies beyond it
+            return Q(pk__in=[])
+        strictly = comparison[:2]
+        # The first condition is one that an index can begin at; together they compare the pair.
+        later = Q(**{f"{self.dated}__{strictly}": instant})
+        beside = Q(**{f"{self.key}__{comparison}": key})
+        return Q(**{f"{self.dated}__{strictly}e": instant}) & (later | beside)
+
+    def _order(self, *, descending: bool) -> list[str]:
+        *shared, key = super()._order(descending=descending)
+        return [*shared, f"-{self.dated}" if descending else self.dated, key]

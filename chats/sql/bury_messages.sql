@@ -1,7 +1,7 @@
--- bury_messages.sql: turn messages of one author into tombstones.
+-- bury_messages.sql: turn messages of a chat into tombstones.
 --
--- In:     chat_id, author_id text; message_id text, null for all of the author's; page int (the
---         most rows at once); at timestamptz
+-- In:     chat_id text; author_id text, null for everybody's; message_id text, null for all of
+--         them; page int (the most rows at once); at timestamptz
 -- Out:    the new number of each tombstone
 -- Rule:   a tombstone has no content and takes the chat's next number, in the old order; what is
 --         one already is left alone
@@ -10,7 +10,8 @@
 WITH doomed AS (
     SELECT m.id, row_number() OVER (ORDER BY m.seq) AS place
     FROM chat_message m
-    WHERE m.chat_id = %(chat_id)s AND m.author_id = %(author_id)s AND m.deleted_at IS NULL
+    WHERE m.chat_id = %(chat_id)s AND m.deleted_at IS NULL
+      AND (%(author_id)s::text IS NULL OR m.author_id = %(author_id)s)
       AND (%(message_id)s::text IS NULL OR m.id = %(message_id)s)
     ORDER BY m.seq LIMIT %(page)s
 ), numbered AS (

@@ -33,6 +33,8 @@ DECLARE
     v_head bigint;
     v_added bigint;
     v_wanted bigint;
+    v_elsewhere text;
+    v_foreign text;
     v_now timestamptz;
 BEGIN
     PERFORM 1 FROM chat r WHERE r.id = ANY (p_chats) AND r.deleted_at IS NULL
@@ -57,22 +59,22 @@ BEGIN
             outcome := 'no_member'; RETURN NEXT; CONTINUE;
         END IF;
 
-        SELECT CASE WHEN m.chat_id <> c.chat_id THEN 'other_chat' ELSE 'other_author' END, m.id
-        INTO outcome, at_id
+        -- One statement, so that no id can come between looking for others' and counting the new.
+        SELECT count(*) FILTER (WHERE m.id IS NULL),
+               min(m.id) FILTER (WHERE m.chat_id <> c.chat_id),
+               min(m.id) FILTER (WHERE m.author_id <> c.user_id)
+        INTO v_wanted, v_elsewhere, v_foreign
         FROM json_to_recordset(c.messages) AS n (id text)
-        CROSS JOIN LATERAL (
+        LEFT JOIN LATERAL (
             SELECT x.id, x.chat_id, x.author_id FROM chat_message x WHERE x.id = n.id LIMIT 1
-        ) AS m
-        WHERE m.chat_id <> c.chat_id OR m.author_id <> c.user_id
-        LIMIT 1;
-        IF FOUND THEN
+        ) AS m ON true;
+        IF v_elsewhere IS NOT NULL OR v_foreign IS NOT NULL THEN
+            outcome := CASE WHEN v_elsewhere IS NULL THEN 'other_author' ELSE 'other_chat' END;
+            at_id := coalesce(v_elsewhere, v_foreign);
             RETURN NEXT; CONTINUE;
         END IF;
 
         v_now := clock_timestamp();
-        SELECT count(*) INTO v_wanted
-        FROM json_to_recordset(c.messages) AS n (id text)
-        WHERE (SELECT x.id FROM chat_message x WHERE x.id = n.id) IS NULL;
         INSERT INTO chat_message (
             id, chat_id, seq, sender_id, author_id, role, content, created_at, updated_at
         )

@@ -12,7 +12,7 @@ from typing import Any
 from django.urls import URLPattern, get_resolver
 from ninja.operation import PathView
 
-PAGES = ("/admin/", "/static/")
+PAGES = ("/admin/", "/static/", "/app/")
 
 
 @dataclass(frozen=True)

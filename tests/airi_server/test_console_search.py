@@ -12,7 +12,7 @@ from billing import ledger
 from billing.models import FluxTransaction
 from llmrouter.models import RouterModel
 from tests.airi_server.console import staff
-from tests.factories import accounts
+from tests.factories import accounts, characters, chats
 from tests.factories import billing as make
 
 pytestmark = pytest.mark.django_db
@@ -39,6 +39,8 @@ def everything():
     model = RouterModel.objects.create(name="chat-default", surface="llm")
     entries = dict(FluxTransaction.objects.values_list("request_id", "pk"))
     make.make_account(1, "gone-user")
+    said = chats.stored(chats.chat(chat_id="a_5Fb"), 1)
+    airi = characters.character(owner=person.pk)
     user = to("accounts_user_change", person.pk)
     request = to("billing_llmrequestlog_change", ticket.id)
     return {
@@ -56,6 +58,9 @@ def everything():
             grant_key: to("billing_fluxtransaction_change", entries[grant_key]),
             llm_key: to("billing_fluxtransaction_change", entries[llm_key]),
             "chat-default": to("llmrouter_routermodel_change", model.pk),
+            "a_5Fb": to("chats_chat_change", "a_5Fb"),
+            said.pk: to("chats_chatmessage_change", said.pk),
+            airi.pk: to("chats_character_change", airi.pk),
             "flux_per_request": to("setting", "FLUX_PER_REQUEST"),
         },
     }

@@ -10,6 +10,7 @@ from django.db import OperationalError
 from django.urls import reverse
 
 from airi_server.console import panels, verdict
+from airi_server.console.connections import Connections, Instance
 from airi_server.console.panels import Counted, Seen
 from billing import overview, runs
 from billing.reconciliation import EVERYTHING
@@ -168,12 +169,32 @@ class TestFirstSteps:
         assert client.get(START).context["steps"] == []
 
 
+class TestConnections:
+    def test_are_for_those_who_may_see_chats(self, client):
+        staff(client, *EVERY)
+        assert "Live connections" not in client.get(START).content.decode()
+
+        staff(client, "chats.view_chat")
+        assert "No instance is listening." in client.get(START).content.decode()
+
+    def test_say_so_when_redis_is_away(self, client, settings):
+        nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+        settings.CACHES = {"default": nowhere}
+        staff(client, "chats.view_chat")
+
+        page = client.get(START).content.decode()
+
+        assert "only the instance that made this page is known" in page
+        assert "Messages reach clients of other instances late" in page
+
+
 class TestVerdict:
     def test_all_is_well(self):
         well = seen(
             under_way=overview.UnderWay(3, NOW, 15, 15),
             orphans=overview.Orphans(0, 0),
             last_check=check(),
+            connections=Connections((Instance("a", 3, 2),), has_asked=True),
             traffic=overview.Traffic((overview.ModelTraffic("a", 100, 5),), ()),
         )
 
@@ -185,6 +206,16 @@ class TestVerdict:
             ({"under_way": overview.UnderWay(1, NOW, 15, 20)}, "danger", "Accounts hold 20"),
             ({"orphans": overview.Orphans(2, 10)}, "warning", "2 open requests"),
             ({"last_check": None}, "warning", "Nobody has checked"),
+            (
+                {"connections": Connections((Instance("b"), Instance("a", 3, 2)), has_asked=True)},
+                "warning",
+                "did not answer: b.",
+            ),
+            (
+                {"connections": Connections((Instance("b"),), has_asked=False)},
+                "warning",
+                "Redis does not answer",
+            ),
             (
                 {"traffic": overview.Traffic((overview.ModelTraffic("a", 50, 6),), ())},
                 "warning",

@@ -115,6 +115,20 @@ class TestPages:
         assert policy["script-src"] == "'self' 'unsafe-eval'"
         assert policy["connect-src"] == policy["form-action"] == "'self'"
 
+    async def test_of_the_app_run_only_scripts_of_their_own_and_parse_no_markup(self, served):
+        answered = await served.get("/app/chat")
+
+        policy = dict(
+            part.split(" ", 1) for part in answered.headers["content-security-policy"].split("; ")
+        )
+        assert answered.status == 200
+        assert policy["default-src"] == policy["form-action"] == policy["base-uri"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["require-trusted-types-for"] == "'script'"
+        assert b"<script>" not in answered.body
+        assert b"style=" not in answered.body
+        assert "set-cookie" not in answered.headers
+
 
 @pytest.mark.asyncio
 async def test_case_157_an_unknown_route_is_404_with_the_way_to_the_interface(served):

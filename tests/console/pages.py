@@ -137,6 +137,25 @@ _BOOKS = {
 }
 
 
+def _evidence(model: str) -> dict[str, Page]:
+    view = f"chats.view_{model}"
+    taken = (f"{view}+chats.export_chats",)
+    return {
+        **_model(f"chats_{model}", view=(view,)),
+        f"chats_{model}_export": Page(taken, taken, is_taken=True),
+    }
+
+
+_CHATS = {
+    **_evidence("chat"),
+    **_action("chats_chat_read", "chats.read_messages"),
+    **_action("chats_chat_remove", "chats.delete_chat"),
+    **_evidence("chatmessage"),
+    **_evidence("character"),
+    **_action("chats_character_remove", "chats.delete_character"),
+}
+
+
 def _published(model: str, *, add: Needs = PUBLISH, delete: Needs = PUBLISH) -> dict[str, Page]:
     view = (f"llmrouter.view_{model}", *PUBLISH)
     return _model(f"llmrouter_{model}", view=view, add=add, change=PUBLISH, delete=delete)
@@ -157,4 +176,4 @@ _SERVER = _model("runtime_auditentry", view=("runtime.view_auditentry",))
 
 PUBLIC = frozenset({"login", "logout"})
 """Tested by hand: who is not logged in may open these."""
-PAGES: dict[str, Page] = {**_CONSOLE, **_PEOPLE, **_BOOKS, **_ROUTER, **_SERVER}
+PAGES: dict[str, Page] = {**_CONSOLE, **_PEOPLE, **_BOOKS, **_CHATS, **_ROUTER, **_SERVER}

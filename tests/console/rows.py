@@ -14,11 +14,14 @@ from accounts.models import APIKey, User
 from airi_server.kernel import ids
 from airi_server.runtime import options
 from billing.models import FluxTransaction
+from chats.models import ChatMessage
 from llmrouter.models import RouterDefaults, RouterModel, RouterUpstream
-from tests.factories import accounts, billing
+from tests.factories import accounts, billing, characters, chats
 from tests.factories import llmrouter as routers
 
 SETTING = "FLUX_PER_REQUEST"
+SAID = "canary: said in confidence/4b1f0e+c9"
+"""What somebody has written in a chat."""
 NOW = billing.NOW
 
 
@@ -51,6 +54,7 @@ def make() -> Rows:
     upstream = RouterUpstream.objects.filter(model=model).order_by("position")[0]
     defaults, _ = RouterDefaults.objects.get_or_create()
     options.put(SETTING, 7, by="tester", at=timezone.now(), note="test")
+    said = message_of(user)
     keys = {
         "accounts_user": user.pk,
         "accounts_apikey": str(key.pk),
@@ -59,6 +63,9 @@ def make() -> Rows:
         "billing_fluxtransaction": str(FluxTransaction.objects.order_by("id")[0].pk),
         "billing_llmrequestlog": str(ticket.id),
         "billing_priceversion": str(ticket.price.version),
+        "chats_chat": said.chat_id,
+        "chats_chatmessage": said.pk,
+        "chats_character": characters.character(owner=user.pk).pk,
         "llmrouter_routermodel": str(model.pk),
         "llmrouter_routerupstream": str(upstream.pk),
         "llmrouter_routerrevision": str(older.pk),
@@ -72,6 +79,12 @@ def make() -> Rows:
     }
     audit = apps.get_model("runtime", "AuditEntry").objects.order_by("id")[0]
     return Rows(user, key, {**keys, "runtime_auditentry": str(audit.pk)})
+
+
+def message_of(user: User) -> ChatMessage:
+    """Return the one message of a new chat of this user's."""
+    chat = chats.chat(owner=user.pk)
+    return chats.stored(chat, 1, content=SAID)
 
 
 def client_of(*permissions: str, **columns) -> Client:

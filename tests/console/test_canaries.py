@@ -20,6 +20,7 @@ from llmrouter.models import RouterKey, RouterModel, RouterUpstream
 from tests.console import rows
 from tests.console.leaks import Leaks, spellings
 from tests.console.walk import places
+from tests.factories import characters
 from tests.fakes.upstream import answer, completion
 from tests.llmrouter.admin_pages import NEW, page, save
 from tests.processes.conftest import ThreadedUpstream
@@ -33,6 +34,7 @@ SECRETS = {
     "the key of a rotation": "sk-canary-rotation/c07d62+f5",
     "the key of the API": "sk-canary-api/aa49c3+b6",
     "the key of a command": "sk-canary-command/e8f107+97",
+    "the key of a character": characters.KEY,
     "a password": "canary-password/2c6d5a+18",
     "a mistaken password": "canary-mistaken/d41e7b+39",
 }
@@ -107,6 +109,29 @@ def test_no_secret_comes_out(provider, caplog, capsys, monkeypatch, settings):
     assert leaks.looked_at > 200
     sent = [seen.headers["authorization"].removeprefix("Bearer ") for seen in provider.seen]
     assert sent == [SECRETS["the key of a test"]] * 2 + [SECRETS["the key of a rotation"]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_said_is_on_the_page_that_was_asked_for_and_nowhere_else(caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO, "django.template")
+    leaks = Leaks({"what was said": rows.SAID})
+    operator = Operator(leaks)
+    world = rows.make()
+    read = places()["chats_chat_read"].url(world.keys)
+    asked = {"first": 1, "last": 1, "reason": "a complaint"}
+
+    said = operator.client.post(read, asked).content.decode()
+    operator.post(read, {**asked, "reason": ""})
+    operator.get(read)
+    walk(operator, world)
+
+    leaks.look_at_log(caplog.records)
+    leaks.look_at_database(but="chat_message")
+    leaks.look("the terminal", "".join(capsys.readouterr()))
+    assert rows.SAID in said
+    assert leaks.found == []
+    assert leaks.looked_at > 150
 
 
 def type_provider_keys(operator: Operator, provider: Any) -> None:

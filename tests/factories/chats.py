@@ -45,6 +45,15 @@ async def say(chat: Chat, *contents: str, caller: str = "ria") -> Sent:
     return await messages.send(caller=caller, chat_id=chat.pk, messages=new)
 
 
+def stored(chat: Chat, seq: int, **columns) -> ChatMessage:
+    """Store one message of the chat's creator as if it had been sent."""
+    author = columns.setdefault("author_id", chat.created_by)
+    ordinary = {"id": ids.nanoid(), "role": "user", "content": "hi", "sender_id": author}
+    times = {"created_at": NOW, "updated_at": NOW}
+    Chat.objects.filter(pk=chat.pk, last_seq__lt=seq).update(last_seq=seq)
+    return ChatMessage.objects.create(chat=chat, seq=seq, **{**ordinary, **times, **columns})
+
+
 def rows(chat: Chat) -> list[tuple[int, str, str]]:
     """Return number, author and content of everything stored in a chat, tombstones too."""
     stored = ChatMessage.objects.filter(chat=chat).order_by("seq")

@@ -1,4 +1,4 @@
-"""A console's worst month: a million requests and their entries, of 100,000 users.
+"""A console's worst month: a million requests, their entries and as many messages.
 
     pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("million"),
                   pytest.mark.usefixtures("million")]
@@ -16,6 +16,8 @@ from typing import Any, Final
 import psycopg
 import pytest
 from django.db import connection
+
+from tests.perf import talk
 
 USERS: Final = 100_000
 KEYS: Final = 10_000
@@ -134,19 +136,22 @@ SELECT user_id, api_key_id, (settled_at AT TIME ZONE 'UTC')::date, sum(flux_cons
 FROM llm_request_log WHERE api_key_id IS NOT NULL AND flux_consumed > 0
 GROUP BY 1, 2, 3
 """
-_STATEMENTS: Final = (_PEOPLE, _PLAN, _ACCOUNTS, _REQUESTS, _OPENING, _DEBITS, _SPENDING)
+_STATEMENTS: Final = (
+    _PEOPLE, _PLAN, _ACCOUNTS, _REQUESTS, _OPENING, _DEBITS, _SPENDING, *talk.STATEMENTS
+)  # fmt: skip
 _TABLES: Final = (
     '"user"', "api_key", "user_flux", "flux_transaction", "llm_request_log", "api_key_spend",
-    "price_version",
+    "price_version", *talk.TABLES,
 )  # fmt: skip
+_BIG: Final = ("llm_request_log", "flux_transaction", *talk.TABLES)
 
 
-# Every index of the two big tables that is not a primary key, as what makes it again.
+# Every index of the big tables that is not a primary key, as what makes it again.
 _INDEXES: Final = """
 SELECT i.indexrelid::regclass::text, c.conname, i.indrelid::regclass::text,
        coalesce(pg_get_constraintdef(c.oid), pg_get_indexdef(i.indexrelid))
 FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype = 'u'
-WHERE i.indrelid IN ('llm_request_log'::regclass, 'flux_transaction'::regclass)
+WHERE i.indrelid = ANY (%s::regclass[])
   AND NOT i.indisprimary
 """
 
@@ -157,6 +162,7 @@ def fill(session: psycopg.Connection[Any]) -> None:
         "SET synchronous_commit = off; SET work_mem = '256MB'; SET jit = off; "
         "SET maintenance_work_mem = '256MB'"
     )
+    session.execute(talk.UNCHECKED.encode())
     again = list(_without_indexes(session))
     found = session.execute(_PRICE.encode()).fetchone()
     assert found is not None
@@ -170,14 +176,14 @@ def fill(session: psycopg.Connection[Any]) -> None:
 
 def _without_indexes(session: psycopg.Connection[Any]) -> Iterator[str]:
     """Take the indexes off and the tables out of the log; return what puts the indexes back."""
-    for index, constraint, table, definition in session.execute(_INDEXES).fetchall():
+    for index, constraint, table, definition in session.execute(_INDEXES, [list(_BIG)]).fetchall():
         if constraint:
             session.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}".encode())
             yield f"ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition}"
         else:
             session.execute(f"DROP INDEX {index}".encode())
             yield definition
-    for table in ("llm_request_log", "flux_transaction", "api_key_spend"):
+    for table in (*_BIG, "api_key_spend"):
         session.execute(f"ALTER TABLE {table} SET UNLOGGED".encode())
 
 

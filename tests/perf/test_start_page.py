@@ -22,6 +22,7 @@ PERMISSIONS = (
     "billing.view_llmrequestlog",
     "billing.view_fluxtransaction",
     "billing.view_fluxaccount",
+    "chats.view_chat",
 )
 LIMIT_S = 1.0
 QUERIES = 12
