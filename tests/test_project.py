@@ -103,7 +103,7 @@ def test_every_error_code_is_documented():
 def test_every_route_is_in_one_of_the_known_rooms():
     roots = {str(pattern.pattern) for pattern in get_resolver().url_patterns}
 
-    assert roots == {"", "livez", "readyz", "admin/"}
+    assert roots == {"", "livez", "readyz", "app/chat", "admin/"}
 
 
 def test_nothing_names_a_package_registry_or_a_path_of_a_machine():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airi_server.launch import environment, processes, ready, serve, upstreams
+from airi_server.launch import environment, processes, ready, serve, tests, upstreams
 from airi_server.launch.upstreams import Upstream
 
 RUN = processes.ROOT / "run"
@@ -32,13 +32,18 @@ def test_the_scripts_parse(script: str) -> None:
 def test_help_needs_no_setup() -> None:
     environ = {"PATH": "/usr/bin:/bin"}
     said = subprocess.run([RUN, "--help"], env=environ, capture_output=True, text=True, check=True)
-    for command in ("./run test", "--browser", "./run manage", "./run bench", "--port", "--llm"):
-        assert command in said.stdout
+    commands = ("test", "check", "manage", "bench")
+    options = ("--browser", "--clients", "--screenshots", "--port", "--llm")
+    for each in (*(f"./run {command}" for command in commands), *options):
+        assert each in said.stdout
 
 
-def test_browser_tests_without_a_browser_are_one_line() -> None:
+@pytest.mark.parametrize(
+    ("option", "wanted"), [("--browser", "a browser first"), ("--clients", "Node first")]
+)
+def test_tests_that_must_run_say_in_one_line_what_is_missing(option: str, wanted: str) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "airi_server.launch", "test", "--browser"],
+        [sys.executable, "-m", "airi_server.launch", "test", option],
         cwd=processes.ROOT,
         env={"PATH": "/nowhere"},
         capture_output=True,
@@ -46,8 +51,32 @@ def test_browser_tests_without_a_browser_are_one_line() -> None:
         check=False,
     )
     assert said.returncode == 1
-    assert said.stderr.startswith("./run test --browser: install a browser first")
+    assert said.stderr.startswith(f"./run test {option}: install {wanted}")
     assert said.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "of_pytest"),
+    [
+        (["--clients"], ["tests/processes/clients"]),
+        (["--clients", "-q"], ["tests/processes/clients", "-q"]),
+        (
+            ["--clients", "tests/processes/clients/test_eventa.py"],
+            ["tests/processes/clients/test_eventa.py"],
+        ),
+        (["tests/billing", "-k", "hold"], ["tests/billing", "-k", "hold"]),
+    ],
+)
+def test_an_option_stands_for_the_directory_of_its_tests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[str], of_pytest: list[str]
+) -> None:
+    for name in ("node", "npm"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("AIRI_CLIENTS", "")
+
+    assert tests._of_pytest(given) == of_pytest
+    assert os.environ["AIRI_CLIENTS"] == ("required" if "--clients" in given else "")
 
 
 @pytest.mark.parametrize(
@@ -172,10 +201,12 @@ def test_the_curl_of_the_ready_block_can_be_pasted() -> None:
     upstream = Upstream("http://127.0.0.1:1/v1", "model", "sk-upstream", "an upstream")
     block = ready.block("http://127.0.0.1:8000", demo, upstream, data=Path(".data"))
 
-    command = shlex.split(block[block.index("curl") : block.index("\n\n  Admin")])
+    command = shlex.split(block[block.index("curl") : block.index("\n\n  Chat")])
     assert command[:3] == ["curl", "-N", "http://127.0.0.1:8000/v1/chat/completions"]
     assert "Authorization: Bearer sk-airi-x" in command
     assert "sk-upstream" not in block
+    # Behind the #, which no server and no log ever sees.
+    assert "http://127.0.0.1:8000/app/chat#key=sk-airi-x\n" in block
 
 
 def test_every_variable_of_the_settings_is_in_the_example() -> None:
