@@ -23,7 +23,7 @@ MODEL: Final = "chat-default"
 
 def main() -> None:
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     try:
         sound = _run(options)
     except KeyboardInterrupt:
@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> bool:
     seconds = options.seconds or (_QUICK_S if options.quick else _SECONDS)
     began = time.monotonic()
     with rig.running(upstream_port=options.upstream_port) as running:
-        _introduce(running, seconds)
+        introduce(running, seconds)
         sound = _run_all(running, options, seconds)
         print(
             f"server memory: {cpu.resident_mb(running.kinds['server'])} MB | "
@@ -108,7 +108,7 @@ def _other(options: argparse.Namespace) -> Target:
     return Target(url.hostname, url.port or 80, [options.key], options.model, path=path)
 
 
-def _introduce(running: rig.Rig, seconds: float) -> None:
+def introduce(running: rig.Rig, seconds: float) -> None:
     settings = running.books.durability()
     if (settings["fsync"], settings["synchronous_commit"]) != ("on", "on"):
         sys.exit("PostgreSQL would lose commits: nothing here would be worth measuring.")
@@ -134,7 +134,7 @@ def _sync_s(directory: Path) -> float:
     return sorted(took)[len(took) // 2]
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
+def end(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

@@ -68,10 +68,10 @@ class Books:
         self._connection.close()
 
     def totals(self) -> Totals:
-        return Totals(*self._row(_TOTALS))
+        return Totals(*self.row(_TOTALS))
 
     def written(self) -> Written:
-        return Written(*self._row(_WRITTEN))
+        return Written(*self.row(_WRITTEN))
 
     def faults(self) -> list[str]:
         """Return the invariants that do not hold."""
@@ -86,10 +86,10 @@ class Books:
     def durability(self) -> dict[str, str]:
         """Return the settings without which a commit would cost nothing."""
         names = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
-        return {name: self._row(f"SHOW {name}")[0] for name in names}
+        return {name: self.row(f"SHOW {name}")[0] for name in names}
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(query.encode()).fetchall()
 
-    def _row(self, query: str) -> tuple[Any, ...]:
+    def row(self, query: str) -> tuple[Any, ...]:
         return self._rows(query)[0]
