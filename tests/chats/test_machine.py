@@ -103,7 +103,9 @@ class Play:
         )
         for client in [*self.clients, *self.past]:
             while client.cursor < self.model.head:
+                before = client.cursor
                 await self.catch_up(client, 2)
+                assert client.cursor > before
             assert client.known == self.model.live()
 
     async def send(self, caller, texts):

@@ -4,13 +4,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from django.db import connection
 
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
-from chats import deletion, messages, rooms
+from chats import deletion, messages, protocol, rooms
 from chats.membership import ChatNotFound, NotAMember
 from chats.messages import Deleted, Head
-from chats.models import Chat
+from chats.models import MAX_CONTENT_BYTES, Chat
 from tests.factories import chats as make
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
@@ -109,6 +110,81 @@ class TestPull:
         assert database.round_trips == before + 1
 
 
+@pytest.fixture
+def long_room(room):
+    """A chat of 500 of the longest messages, with a tombstone after each hundredth."""
+    with connection.cursor() as cursor:
+        cursor.execute(FILL, {"chat_id": room.pk, "length": MAX_CONTENT_BYTES})
+        cursor.execute("UPDATE chat SET last_seq = 505 WHERE id = %s", [room.pk])
+    return room
+
+
+FILL = """
+INSERT INTO chat_message (
+    id, chat_id, seq, sender_id, author_id, role, content, created_at, updated_at, deleted_at)
+SELECT 'm' || n, %(chat_id)s, n, 'ria', 'ria', 'user',
+       CASE WHEN n %% 101 > 0 THEN repeat('x', %(length)s) ELSE '' END, now(), now(),
+       CASE WHEN n %% 101 > 0 THEN NULL ELSE now() END
+FROM generate_series(1, 505) AS n
+"""
+
+
+class TestLongPages:
+    """A page is bounded before it is read: 500 of the longest messages are 128 MiB."""
+
+    @pytest.mark.parametrize(
+        ("sql", "place"),
+        [
+            (messages.PULL_MESSAGES_SQL, {"user_id": "ria", "after_seq": 0}),
+            (messages.READ_RANGE_SQL, {"from_seq": 1, "to_seq": 500}),
+        ],
+    )
+    async def test_leave_the_database_with_as_much_as_one_frame_carries(
+        self, long_room, sql, place
+    ):
+        page = {"page": 500, "max_bytes": messages.MAX_PAGE_BYTES}
+
+        rows = await database.fetch(sql, {"chat_id": long_room.pk, **place, **page})
+
+        assert [row[-4] for row in rows] == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("limit", [1, 3, 500])
+    async def test_bring_every_row_and_end_at_the_head(self, long_room, limit):
+        cursor, seen, gone = 0, [], []
+        while cursor < 505:
+            page = await pull(long_room, after_seq=cursor, limit=limit)
+            assert cursor < page.seq
+            seen += [row.seq for row in page.messages]
+            gone += [one.seq for one in page.deleted]
+            cursor = page.seq
+
+        assert gone == [101, 202, 303, 404, 505]
+        assert seen == [seq for seq in range(1, 506) if seq not in gone]
+
+    async def test_of_a_range_say_where_they_end(self, long_room):
+        first, seen = 99, []
+        while first <= 105:
+            page = await messages.between(chat_id=long_room.pk, from_seq=first, to_seq=105)
+            seen.append(([row.seq for row in page.messages], page.seq))
+            first = page.seq + 1
+
+        # The tombstone at 101 costs nothing.
+        assert seen == [([99, 100, 102, 103], 103), ([104, 105], 105)]
+
+    async def test_hold_one_message_however_long_it_is(self, long_room, monkeypatch):
+        monkeypatch.setattr(messages, "MAX_PAGE_BYTES", 1)
+
+        page = await pull(long_room)
+        after = await messages.between(chat_id=long_room.pk, from_seq=2, to_seq=5)
+
+        assert ([row.seq for row in page.messages], page.seq) == ([1], 1)
+        assert ([row.seq for row in after.messages], after.seq) == ([2], 2)
+
+    async def test_are_as_long_as_a_frame_may_be(self):
+        assert messages.MAX_PAGE_BYTES == protocol.MAX_CONTENT_BYTES_OUT
+        assert messages.MAX_PAGE_BYTES >= MAX_CONTENT_BYTES
+
+
 class TestPullBesideWriters:
     async def test_never_skips_a_message(self, room):
         """Rows and head read by two statements lose messages here."""
@@ -129,6 +205,7 @@ class TestPullBesideWriters:
                 page = await pull(room, after_seq=cursor, limit=limit)
                 seen += [row.seq for row in page.messages]
                 assert page.seq >= cursor
+                assert all(row.seq > cursor for row in page.messages)
                 if last and page.seq == cursor:
                     return seen
                 cursor = page.seq

@@ -53,8 +53,9 @@ def explain(sql: str, types: str, *arguments: Any) -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         cursor.execute(f"PREPARE pulled ({types}) AS {sql}")
+        places = ", ".join(["%s"] * len(arguments))
         cursor.execute(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE pulled (%s, %s, %s, %s)", arguments
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE pulled ({places})", arguments
         )
         (plan,) = cursor.fetchone()
         cursor.execute("DEALLOCATE pulled")
@@ -77,16 +78,16 @@ def ensure_small(plan: dict[str, Any]) -> None:
 
 def test_no_read_grows_with_the_chat(room):
     pull = messages.PULL_MESSAGES_SQL % {
-        "chat_id": "$1", "user_id": "$2", "after_seq": "$3", "page": "$4"
+        "chat_id": "$1", "user_id": "$2", "after_seq": "$3", "page": "$4", "max_bytes": "$5"
     }  # fmt: skip
     between = messages.READ_RANGE_SQL % {
-        "chat_id": "$1", "from_seq": "$2", "to_seq": "$3", "page": "$4"
+        "chat_id": "$1", "from_seq": "$2", "to_seq": "$3", "page": "$4", "max_bytes": "$5"
     }  # fmt: skip
     for after in AT:
-        ensure_small(explain(pull, "text, text, bigint, int", room.pk, "ria", after, 500))
-        ensure_small(
-            explain(between, "text, bigint, bigint, int", room.pk, after + 1, after + 500, 500)
-        )
+        page = (500, messages.MAX_PAGE_BYTES)
+        ensure_small(explain(pull, "text, text, bigint, int, int", room.pk, "ria", after, *page))
+        range_ = (after + 1, after + 500)
+        ensure_small(explain(between, "text, bigint, bigint, int, int", room.pk, *range_, *page))
 
 
 def pages_of_sends(chat: Chat) -> list[int]:

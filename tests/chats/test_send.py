@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from airi_server.kernel import database
@@ -10,7 +11,9 @@ from airi_server.kernel.threads import in_thread
 from chats import deletion, messages, rooms
 from chats.membership import NotAMember
 from chats.models import ChatMessage
+from tests.chats.test_send_lost import sends_that_wait
 from tests.factories import chats as make
+from tests.processes.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread
@@ -204,6 +207,19 @@ class TestMembers:
         assert after.members == ("ria",)
         with pytest.raises(NotAMember):
             await make.say(room, "c", caller="mio")
+
+    async def test_are_read_once_the_lock_was_had(self, room):
+        """A removal that was first to the lock counts, however long ago the send was begun."""
+        with psycopg.connect(database_url()) as removing:
+            removing.execute("SELECT FROM chat WHERE id = %s FOR UPDATE", [room.pk])
+            removing.execute("DELETE FROM chat_member WHERE user_id = 'mio'")
+            sending = asyncio.create_task(make.say(room, "a"))
+            refused = asyncio.create_task(make.say(room, "b", caller="mio"))
+            await sends_that_wait()
+
+        assert (await sending).members == ("ria",)
+        with pytest.raises(NotAMember):
+            await refused
 
 
 class TestRoundTrips:

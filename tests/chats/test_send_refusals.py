@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import orjson
+import psycopg
 import pytest
+from django.db import connection
 
-from airi_server.kernel import database
+from airi_server.kernel import database, resources
 from airi_server.kernel.errors import InvalidRequest
 from airi_server.kernel.threads import in_thread
 from chats import messages, rooms
@@ -13,6 +16,7 @@ from chats.membership import ChatNotFound, NotAMember
 from chats.messages import MessageIdTaken, NotTheAuthor
 from chats.models import ChatMessage
 from tests.factories import chats as make
+from tests.processes.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread
@@ -29,6 +33,33 @@ async def send(room, *new, caller="ria"):
 
 async def stored(message_id):
     return await db(ChatMessage.objects.get)(pk=message_id)
+
+
+@pytest.fixture
+def halting():
+    """The function that sends, under another name: once it has looked at the ids, it waits."""
+    sql = resources.read_text("chats", "sql/send_messages.sql")
+    looked = "        v_now := clock_timestamp();\n"
+    assert sql.count(looked) == 1
+    sql = sql.replace("chats_send_messages", "halting_send")
+    with connection.cursor() as cursor:
+        cursor.execute(sql.replace(looked, looked + "        PERFORM pg_advisory_xact_lock(7);\n"))
+        yield messages.SEND_SQL.replace("chats_send_messages", "halting_send")
+        cursor.execute("DROP FUNCTION halting_send(json, text[])")
+
+
+@pytest.fixture
+def barrier(transactional_db):
+    """What the function waits for; it goes on when this is closed."""
+    with psycopg.connect(database_url()) as session:
+        session.execute("SELECT pg_advisory_xact_lock(7)")
+        yield session
+
+
+def is_halted():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
+        return cursor.fetchone()[0] == 1
 
 
 class TestRefusals:
@@ -58,6 +89,29 @@ class TestRefusals:
 
         assert sorted(outcomes) == ["other_chat"] * 7 + ["sent"]
         assert await db(ChatMessage.objects.count)() == 2
+
+    async def test_of_an_id_that_another_chat_takes_once_it_was_looked_for(
+        self, room, halting, barrier
+    ):
+        """The look and the count of what is new are of one snapshot, or the edit goes astray."""
+        other = await db(make.chat)()
+        taken = make.message("theirs")
+        rows = [{"id": taken.id, "role": "user", "content": "ours"}]
+        call = {"chat_id": room.pk, "user_id": "ria", "messages": rows}
+        params = {"calls": orjson.dumps([call]).decode(), "chats": [room.pk]}
+
+        async with database.connection() as lent:
+            sending = asyncio.create_task(database.execute(lent, halting, params))
+            async with asyncio.timeout(5):
+                while not await db(is_halted)():
+                    await asyncio.sleep(0.01)
+            await send(other, taken)
+            barrier.rollback()
+            ((_, outcome, *_),) = await sending
+
+        assert outcome == "other_chat"
+        assert await db(make.rows)(other) == [(1, "ria", "theirs")]
+        assert await db(make.last_seq)(room) == 0
 
     async def test_of_somebody_elses_message(self, room):
         theirs = make.message("a")

@@ -13,7 +13,7 @@ from airi_server.kernel.threads import in_thread
 from airi_server.runtime import published
 from chats import lobby, tickets
 from tests.chats.captured import REQUESTS
-from tests.chats.clients import envelope_b, minimal
+from tests.chats.clients import envelope_a, envelope_b, minimal
 from tests.factories import accounts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
@@ -54,6 +54,21 @@ class TestAuthenticate:
 
         assert await client.closed() == 4001
         assert len(client.frames) == 1
+
+    @pytest.mark.parametrize("envelope", [envelope_a, envelope_b])
+    async def test_may_come_after_the_event_that_eventa_sends_at_open_but_not_two(
+        self, people, envelope
+    ):
+        await people.know("ria")
+        polite, chatty = await late(people, envelope=envelope), await late(people)
+        greeting = envelope("Xk2ndmqTUDPyLvK8", {"url": "ws://x/"})
+
+        await polite.socket.send_str(greeting)
+        for _ in range(2):
+            await chatty.socket.send_str(greeting)
+
+        assert await polite.call(AUTHENTICATE, {"token": people.token_of("ria")})
+        assert await chatty.closed() == 4001
 
     async def test_twice_is_4001(self, people):
         await people.know("ria")

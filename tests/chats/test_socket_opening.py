@@ -67,6 +67,30 @@ class TestOpening:
                 await people.open(path, headers={"Origin": origin})
             assert refused.value.status == 403
 
+    @pytest.mark.parametrize(
+        ("host", "origin", "is_served"),
+        [
+            ("chat.example", "https://chat.example", True),
+            ("chat.example:8443", "https://chat.example:8443", True),
+            ("chat.example", "https://chat.example.evil.example", False),
+            ("evil.example", "https://evil.example", False),
+        ],
+    )
+    async def test_from_a_page_of_this_server_is_served(
+        self, people, settings, host, origin, is_served
+    ):
+        settings.ALLOWED_HOSTS = ["chat.example"]
+        await people.know("ria")
+        path, headers = f"/ws/chat?token={people.token_of('ria')}", {"Host": host, "Origin": origin}
+
+        if is_served:
+            client = await people.open(path, headers=headers)
+            assert (await client.event())["type"].endswith("connected")
+        else:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await people.open(path, headers=headers)
+            assert refused.value.status == 403
+
     async def test_elsewhere_is_refused(self, people):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await people.open("/ws/other")
