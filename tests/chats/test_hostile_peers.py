@@ -106,7 +106,11 @@ class TestFragments:
 
 
 class TestHead:
-    @pytest.mark.parametrize("sent", [b"", b"GET ", raw.head(ANONYMOUS)[:-2]])
+    @pytest.mark.parametrize(
+        "sent",
+        [b"", b"GET ", raw.head(ANONYMOUS)[:-2]],
+        ids=["none", "a method", "all but its end"],
+    )
     async def test_that_does_not_end_is_not_waited_for(self, served, monkeypatch, sent):
         monkeypatch.setattr(connections, "HEAD_S", 0.2)
 
@@ -135,6 +139,7 @@ class TestHead:
             b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000,
             raw.head(f"{ANONYMOUS}?token={'x' * 10_000}"),
         ],
+        ids=["a path", "headers", "a query"],
     )
     async def test_that_is_too_long_is_refused(self, served, sent):
         async with raw.connected(served.base_url) as peer:
