@@ -26,9 +26,10 @@ def record(**facts):
 @pytest.mark.django_db
 class TestRecording:
     def test_keeps_who_did_what_to_whom_and_in_which_request(self):
-        context.request_id.set("0198-request")
+        before = context.request_id.set("0198-request")
 
         record(facts={"amount": 5})
+        context.request_id.reset(before)
 
         (entry,) = audit.of(SUBJECT)
         assert (entry.actor, entry.actor_id) == ("op@example.com", "u9")
