@@ -15,6 +15,8 @@
 --         A row the database forgot (it crashed before an open reached the disk) is written
 --         again, closed; without its client key if a later request has taken that meanwhile.
 -- Locks:  request rows in id order, then user_flux rows in user order, then the ledger.
+-- Work:   the loop only counts; each table is written once for the whole batch, because a
+--         statement costs more than the rows in it.
 -- Commit: waits for the disk. Nothing is answered before.
 -- Twin:   tests/billing/test_settle_requests_sql.py
 CREATE OR REPLACE FUNCTION billing_settle_requests(p_rows json, p_ids uuid[], p_users text[])
@@ -26,63 +28,43 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
     m record;
+    v_known bigint;
     v_user text;
     v_flux bigint;
     v_held bigint;
     v_seq bigint;
-    v_hold bigint;
     v_now timestamptz := clock_timestamp();
+    -- By position in the batch: what was charged (-1: closed before), from which balance, and
+    -- the number of its entry.
+    v_charged bigint[] := array_fill(-1::bigint, ARRAY[json_array_length(p_rows)]);
+    v_before bigint[] := v_charged;
+    v_entry bigint[] := v_charged;
+    -- By account: what it has and holds afterwards, and its last number.
+    a_user text[] := '{}';
+    a_flux bigint[] := '{}';
+    a_held bigint[] := '{}';
+    a_seq bigint[] := '{}';
 BEGIN
     PERFORM 1 FROM llm_request_log l WHERE l.id = ANY (p_ids) ORDER BY l.id FOR NO KEY UPDATE;
+    GET DIAGNOSTICS v_known = ROW_COUNT;
     PERFORM 1 FROM user_flux f WHERE f.user_id = ANY (p_users)
     ORDER BY f.user_id FOR NO KEY UPDATE;
 
-    FOR m IN
-        SELECT r.*, f.flux, f.held, f.ledger_seq
-        FROM ROWS FROM (json_to_recordset(p_rows) AS (
-            id uuid, user_id text, state text, charge bigint, model text, upstream text,
-            upstream_key_id text, attempts int, failures jsonb, stream boolean, status int,
-            prompt_tokens int, completion_tokens int, cached_tokens int, usage_source text,
-            cost_usd numeric, outcome text, error_code text, duration_ms int, ttft_ms int,
-            result text, api_key_id text, kind text, client_key text, input_hash text,
-            price_version int, prompt_estimate int, instance_id text
-        )) WITH ORDINALITY AS r (
-            id, user_id, state, charge, model, upstream, upstream_key_id, attempts, failures,
-            stream, status, prompt_tokens, completion_tokens, cached_tokens, usage_source,
-            cost_usd, outcome, error_code, duration_ms, ttft_ms, result, api_key_id, kind,
-            client_key, input_hash, price_version, prompt_estimate, instance_id, position
-        )
-        JOIN user_flux f ON f.user_id = r.user_id
-        ORDER BY r.user_id, r.position
-    LOOP
-        IF m.user_id IS DISTINCT FROM v_user THEN
-            IF v_user IS NOT NULL THEN
-                UPDATE user_flux f
-                SET flux = v_flux, held = v_held, ledger_seq = v_seq, updated_at = v_now
-                WHERE f.user_id = v_user;
-            END IF;
-            v_user := m.user_id;
-            v_flux := m.flux;
-            v_held := m.held;
-            v_seq := m.ledger_seq;
-        END IF;
-        ord := m.position;
-        state := m.state;
-        replayed := false;
-
-        SELECT l.hold INTO v_hold FROM llm_request_log l
-        WHERE l.id = m.id AND l.state IN ('open', 'streaming');
-        IF NOT FOUND THEN
-            SELECT l.state, l.flux_consumed, l.unbilled INTO state, charged, unbilled
-            FROM llm_request_log l WHERE l.id = m.id;
-            IF FOUND THEN
-                replayed := true;
-                balance := v_flux;
-                RETURN NEXT;
-                CONTINUE;
-            END IF;
-            state := m.state;
-            v_hold := 0;
+    IF v_known < cardinality(p_ids) THEN
+        FOR m IN
+            SELECT r.*
+            FROM ROWS FROM (json_to_recordset(p_rows) AS (
+                id uuid, user_id text, model text, stream boolean, duration_ms int,
+                api_key_id text, kind text, client_key text, input_hash text, price_version int,
+                prompt_estimate int, instance_id text
+            )) WITH ORDINALITY AS r (
+                id, user_id, model, stream, duration_ms, api_key_id, kind, client_key, input_hash,
+                price_version, prompt_estimate, instance_id, position
+            )
+            WHERE EXISTS (SELECT FROM user_flux f WHERE f.user_id = r.user_id)
+            ORDER BY r.position
+        LOOP
+            CONTINUE WHEN EXISTS (SELECT FROM llm_request_log l WHERE l.id = m.id);
             INSERT INTO llm_request_log (
                 id, user_id, api_key_id, kind, client_key, input_hash, state, hold, model,
                 attempts, stream, prompt_estimate, usage_source, price_version, flux_consumed,
@@ -98,54 +80,120 @@ BEGIN
                 'none', m.price_version, 0, 0, m.instance_id,
                 v_now - make_interval(secs => m.duration_ms / 1000.0), v_now, 0
             );
-        END IF;
+        END LOOP;
+    END IF;
 
-        v_held := v_held - v_hold;
-        charged := least(m.charge, v_hold + greatest(0, v_flux - v_held - v_hold), v_flux);
-        unbilled := m.charge - charged;
-        UPDATE llm_request_log l
-        SET state = m.state, flux_consumed = charged, unbilled = m.charge - charged,
-            upstream = m.upstream, upstream_key_id = m.upstream_key_id, attempts = m.attempts,
-            failures = m.failures, status = m.status, prompt_tokens = m.prompt_tokens,
-            completion_tokens = m.completion_tokens, cached_tokens = m.cached_tokens,
-            usage_source = m.usage_source, provider_cost_usd = m.cost_usd, outcome = m.outcome,
-            error_code = m.error_code, settled_at = v_now, duration_ms = m.duration_ms,
-            ttft_ms = m.ttft_ms
-        WHERE l.id = m.id;
-
-        IF charged > 0 THEN
-            v_seq := v_seq + 1;
-            INSERT INTO flux_transaction (
-                user_id, user_seq, type, amount, balance_before, balance_after, request_id,
-                description, metadata, created_at
-            ) VALUES (
-                m.user_id, v_seq, 'debit', charged, v_flux, v_flux - charged,
-                'llm:' || m.id::text, 'llm_request',
-                jsonb_strip_nulls(jsonb_build_object(
-                    'model', m.model, 'promptTokens', m.prompt_tokens,
-                    'completionTokens', m.completion_tokens, 'source', 'llm.request',
-                    'requestId', m.id,
-                    'requestedAmount', CASE WHEN unbilled > 0 THEN m.charge END,
-                    'unbilled', nullif(unbilled, 0))),
-                v_now
-            );
-            v_flux := v_flux - charged;
-            IF m.api_key_id IS NOT NULL THEN
-                INSERT INTO api_key_spend AS s (user_id, api_key_id, day, flux)
-                VALUES (m.user_id, m.api_key_id, (v_now AT TIME ZONE 'UTC')::date, charged)
-                ON CONFLICT (user_id, api_key_id, day) DO UPDATE SET flux = s.flux + excluded.flux;
+    FOR m IN
+        SELECT r.position, r.user_id, r.state, r.charge, l.state AS was, l.hold,
+               l.flux_consumed, l.unbilled, f.flux, f.held, f.ledger_seq,
+               first_value(r.position) OVER of_id AS first_position,
+               first_value(r.state) OVER of_id AS first_state,
+               first_value(r.charge) OVER of_id AS first_charge
+        FROM ROWS FROM (json_to_recordset(p_rows) AS (
+            id uuid, user_id text, state text, charge bigint
+        )) WITH ORDINALITY AS r (id, user_id, state, charge, position)
+        JOIN user_flux f ON f.user_id = r.user_id
+        JOIN llm_request_log l ON l.id = r.id
+        WINDOW of_id AS (PARTITION BY r.id ORDER BY r.position)
+        ORDER BY r.user_id, r.position
+    LOOP
+        IF m.user_id IS DISTINCT FROM v_user THEN
+            IF v_user IS NOT NULL THEN
+                a_user := a_user || v_user;
+                a_flux := a_flux || v_flux;
+                a_held := a_held || v_held;
+                a_seq := a_seq || v_seq;
             END IF;
+            v_user := m.user_id;
+            v_flux := m.flux;
+            v_held := m.held;
+            v_seq := m.ledger_seq;
         END IF;
-        IF m.result IS NOT NULL THEN
-            INSERT INTO llm_request_result (request_id, user_id, body, created_at)
-            VALUES (m.id, m.user_id, decode(m.result, 'base64'), v_now);
+        ord := m.position;
+        replayed := true;
+        IF m.was NOT IN ('open', 'streaming') THEN
+            state := m.was;
+            charged := m.flux_consumed;
+            unbilled := m.unbilled;
+        ELSIF m.first_position < m.position THEN
+            state := m.first_state;
+            charged := v_charged[m.first_position];
+            unbilled := m.first_charge - charged;
+        ELSE
+            replayed := false;
+            state := m.state;
+            v_held := v_held - m.hold;
+            charged := least(m.charge, m.hold + greatest(0, v_flux - v_held - m.hold), v_flux);
+            unbilled := m.charge - charged;
+            v_charged[ord] := charged;
+            v_before[ord] := v_flux;
+            IF charged > 0 THEN
+                v_seq := v_seq + 1;
+                v_entry[ord] := v_seq;
+                v_flux := v_flux - charged;
+            END IF;
         END IF;
         balance := v_flux;
         RETURN NEXT;
     END LOOP;
-    IF v_user IS NOT NULL THEN
-        UPDATE user_flux f
-        SET flux = v_flux, held = v_held, ledger_seq = v_seq, updated_at = v_now
-        WHERE f.user_id = v_user;
-    END IF;
+    a_user := a_user || v_user;
+    a_flux := a_flux || v_flux;
+    a_held := a_held || v_held;
+    a_seq := a_seq || v_seq;
+
+    WITH ended AS MATERIALIZED (
+        SELECT r.*, v_charged[r.position] AS charged, v_before[r.position] AS before,
+               v_entry[r.position] AS entry
+        FROM ROWS FROM (json_to_recordset(p_rows) AS (
+            id uuid, user_id text, state text, charge bigint, model text, upstream text,
+            upstream_key_id text, attempts int, failures jsonb, status int, prompt_tokens int,
+            completion_tokens int, cached_tokens int, usage_source text, cost_usd numeric,
+            outcome text, error_code text, duration_ms int, ttft_ms int, result text,
+            api_key_id text
+        )) WITH ORDINALITY AS r (
+            id, user_id, state, charge, model, upstream, upstream_key_id, attempts, failures,
+            status, prompt_tokens, completion_tokens, cached_tokens, usage_source, cost_usd,
+            outcome, error_code, duration_ms, ttft_ms, result, api_key_id, position
+        )
+        WHERE v_charged[r.position] >= 0
+    ), closed AS (
+        UPDATE llm_request_log l
+        SET state = e.state, flux_consumed = e.charged, unbilled = e.charge - e.charged,
+            upstream = e.upstream, upstream_key_id = e.upstream_key_id, attempts = e.attempts,
+            failures = e.failures, status = e.status, prompt_tokens = e.prompt_tokens,
+            completion_tokens = e.completion_tokens, cached_tokens = e.cached_tokens,
+            usage_source = e.usage_source, provider_cost_usd = e.cost_usd, outcome = e.outcome,
+            error_code = e.error_code, settled_at = v_now, duration_ms = e.duration_ms,
+            ttft_ms = e.ttft_ms
+        FROM ended e WHERE l.id = e.id
+    ), written AS (
+        INSERT INTO flux_transaction (
+            user_id, user_seq, type, amount, balance_before, balance_after, request_id,
+            description, metadata, created_at
+        )
+        SELECT e.user_id, e.entry, 'debit', e.charged, e.before, e.before - e.charged,
+               'llm:' || e.id::text, 'llm_request',
+               jsonb_strip_nulls(jsonb_build_object(
+                   'model', e.model, 'promptTokens', e.prompt_tokens,
+                   'completionTokens', e.completion_tokens, 'source', 'llm.request',
+                   'requestId', e.id,
+                   'requestedAmount', CASE WHEN e.charge > e.charged THEN e.charge END,
+                   'unbilled', nullif(e.charge - e.charged, 0))),
+               v_now
+        FROM ended e WHERE e.charged > 0 ORDER BY e.user_id, e.position
+    ), spent AS (
+        INSERT INTO api_key_spend AS s (user_id, api_key_id, day, flux)
+        SELECT e.user_id, e.api_key_id, (v_now AT TIME ZONE 'UTC')::date, sum(e.charged)
+        FROM ended e WHERE e.charged > 0 AND e.api_key_id IS NOT NULL
+        GROUP BY e.user_id, e.api_key_id
+        ON CONFLICT (user_id, api_key_id, day) DO UPDATE SET flux = s.flux + excluded.flux
+    ), kept AS (
+        INSERT INTO llm_request_result (request_id, user_id, body, created_at)
+        SELECT e.id, e.user_id, decode(e.result, 'base64'), v_now
+        FROM ended e WHERE e.result IS NOT NULL
+    )
+    UPDATE user_flux f
+    SET flux = a.flux, held = a.held, ledger_seq = a.seq, updated_at = v_now
+    FROM unnest(a_user, a_flux, a_held, a_seq) AS a (user_id, flux, held, seq)
+    WHERE f.user_id = a.user_id;
 END $$;
