@@ -11,8 +11,9 @@ import django
 django.setup()  # fills the app registry before anything below imports models
 
 from airi_server import telemetry
+from airi_server.bodies import Receive, Scope
 from airi_server.edge import Edge
-from airi_server.entry import LeanASGIHandler, Receive, Scope, Send
+from airi_server.entry import LeanASGIHandler, Send
 from airi_server.lifespan import lifespan
 from airi_server.upgrade import Upgrade
 from chats.routing import websocket_urlpatterns

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from airi_server import entry, refusal_responses
-from airi_server.entry import APP, PAGES, Message, Receive, Scope, Send
+from airi_server import bodies, refusal_responses
+from airi_server.bodies import Message, Receive, Scope
+from airi_server.entry import APP, PAGES, Send
 from airi_server.kernel import context
 from airi_server.kernel.errors import DomainError
 from airi_server.kernel.ids import uuid7
@@ -79,7 +80,7 @@ class Edge:
         bounded = _Bounded(scope, receive)
         try:
             if not scope["path"].startswith(PAGES):
-                entry.refuse_declared_length(scope, bounded.limit)
+                bodies.refuse_declared_length(scope, bounded.limit)
             await self._application(scope, bounded, exchange.send)
         except DomainError as refused:
             await exchange.refuse(refused)
@@ -91,7 +92,7 @@ class _Bounded:
     """`receive` that counts: a body without a declared length is cut off too."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.limit = entry.body_limit(scope["path"])
+        self.limit = bodies.limit(scope["path"])
         self._receive = receive
         self._size = 0
 
@@ -99,7 +100,7 @@ class _Bounded:
         message = await self._receive()
         self._size += len(message.get("body", b""))
         if self._size > self.limit:
-            raise entry.BodyTooLarge(f"The body may have at most {self.limit} bytes.")
+            raise bodies.BodyTooLarge(f"The body may have at most {self.limit} bytes.")
         return message
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from django.conf import settings
 
 from airi_server import telemetry, urls
-from airi_server.entry import Receive, Scope, Send
+from airi_server.bodies import Receive, Scope
+from airi_server.entry import Send
 from airi_server.health import Draining
 from airi_server.kernel import database, notify, redis
 from airi_server.runtime import published

@@ -11,7 +11,8 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import URLPattern, re_path
 
 from airi_server import edge
-from airi_server.entry import Receive, Scope, Send
+from airi_server.bodies import Receive, Scope
+from airi_server.entry import Send
 from airi_server.kernel import context
 from airi_server.kernel.ids import uuid7
 

@@ -95,14 +95,15 @@ def _response(reply: Reply, client: ClientConnection | None) -> HttpResponseBase
         response = HttpResponse(reply.body, content_type=reply.content_type)
     else:
         response = StreamingHttpResponse(
-            _parts(reply.stream, client), content_type=reply.content_type
+            parts(reply.stream, client), content_type=reply.content_type
         )
     for name, value in reply.headers:
         response[name] = value
     return response
 
 
-async def _parts(stream: Streaming, client: ClientConnection | None) -> AsyncIterator[bytes]:
+async def parts(stream: Streaming, client: ClientConnection | None) -> AsyncIterator[bytes]:
+    """Hand out a stream part by part; whoever stops asking has left."""
     try:
         async for part in stream.relay.parts():
             yield part

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from airi_server import entry
+from airi_server import bodies
 from tests.factories import gateway
 
 pytestmark = pytest.mark.asyncio
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.asyncio
 
 class TestBodyLimit:
     async def test_is_larger_on_the_gateway(self, settings):
-        assert entry.body_limit("/v1/chat/completions") == 33_554_432
-        assert entry.body_limit("/api/v1/openai/chat/completions") == 33_554_432
+        assert bodies.limit("/v1/chat/completions") == 33_554_432
+        assert bodies.limit("/api/v1/openai/chat/completions") == 33_554_432
         for path in ("/api/v1/flux", "/api/v1/keys", "/admin/login/", "/v1", "/api/v1/openaix"):
-            assert entry.body_limit(path) == 1_048_576
+            assert bodies.limit(path) == 1_048_576
 
     @pytest.mark.parametrize(
         ("length", "is_refused"),
@@ -28,10 +28,10 @@ class TestBodyLimit:
     async def test_is_compared_with_what_is_declared(self, length, is_refused):
         scope = {"headers": [(b"content-length", length)]}
         if is_refused:
-            with pytest.raises(entry.BodyTooLarge):
-                entry.refuse_declared_length(scope, 10)
+            with pytest.raises(bodies.BodyTooLarge):
+                bodies.refuse_declared_length(scope, 10)
         else:
-            entry.refuse_declared_length(scope, 10)
+            bodies.refuse_declared_length(scope, 10)
 
     async def test_is_answered_before_the_body_is_sent(self, served):
         """413 comes after the headers alone, and the connection is not used again."""
@@ -60,7 +60,7 @@ def head_of(path, key, *headers):
 class TestSlowBody:
     @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/keys", "/api/v1/flux"])
     async def test_is_given_up(self, served, monkeypatch, path):
-        monkeypatch.setattr(entry, "BODY_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(bodies, "TIMEOUT_S", 0.2)
         caller = await gateway.caller()
         reader, writer = await open_to(served)
         writer.write(head_of(path, caller.key, "content-length: 9") + b"{")

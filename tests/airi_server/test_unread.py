@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from airi_server import entry
+from airi_server import bodies, entry
 from tests.airi_server.test_entry import head_of, open_to
 from tests.factories import gateway
 from tests.fakes.upstream import chunk, stream
@@ -70,7 +70,7 @@ class TestUnknownCaller:
 
 class TestRefusedBody:
     async def test_ends_with_its_connection(self, served, settings, monkeypatch):
-        monkeypatch.setattr(entry, "BODY_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(bodies, "TIMEOUT_S", 0.3)
         settings.MAX_GATEWAY_BODY_BYTES = 1_000
         caller = await gateway.caller()
         for status, sent in ((413, b"800\r\n" + b"x" * 2_048 + b"\r\n"), (408, b"1\r\n{\r\n")):
