@@ -23,8 +23,9 @@ Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 ANSWER_S: Final = 12.0
 """Just above the statement timeout: a connection that is silent for longer is dead."""
-AWAY = (psycopg.OperationalError, PoolTimeout)
-"""The database is away, busy or lost the connection; trying again later is right."""
+AWAY = (psycopg.OperationalError, PoolTimeout, psycopg.errors.ReadOnlySqlTransaction)
+"""The database is away, busy, not to be written to (as a standby before its promotion) or lost
+the connection; trying again later is right."""
 
 round_trips = 0
 """Statements sent by this process, for the tests that count them."""

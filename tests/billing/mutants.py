@@ -44,9 +44,19 @@ SEQUENTIAL = {
     "floor not asked for": Mutant(
         "open_requests", "IF v_free < m.floor OR v_room < m.floor", "IF false"
     ),
-    "one id opened twice": Mutant("open_requests", "WHERE l.id = m.id;", "WHERE false;"),
+    "one id opened twice": Mutant(
+        "open_requests", "coalesce(m.open_hold, o_holds[array_position(o_ids, m.id)])", "NULL"
+    ),
+    "one id opened twice in one batch": Mutant(
+        "open_requests",
+        "coalesce(m.open_hold, o_holds[array_position(o_ids, m.id)])",
+        "m.open_hold",
+    ),
     "client key not looked up": Mutant("open_requests", "IF m.client_key IS NOT NULL", "IF false"),
-    "voided rows keep their client key": Mutant("open_requests", "AND l.state <> 'voided';", ";"),
+    "client keys of one batch not compared": Mutant(
+        "open_requests", "coalesce(m.taken_by, o_ids[array_position(o_keys, m.key)])", "m.taken_by"
+    ),
+    "voided rows keep their client key": Mutant("open_requests", "AND k.state <> 'voided'", ""),
     "frozen accounts admitted": Mutant("open_requests", "IF m.frozen", "IF false"),
     "deleted accounts admitted": Mutant("open_requests", "IF m.deleted_at IS NOT NULL", "IF false"),
     "spending without holds": Mutant("open_requests", "coalesce(sum(l.hold), 0)", "0"),
@@ -58,6 +68,9 @@ SEQUENTIAL = {
         "sum(s.flux) FILTER (WHERE s.day >= date_trunc('month', v_today)::date), 0)",
         "sum(0), 0)",
     ),
+    "spending of the batch ignored": Mutant(
+        "open_requests", "WHERE o.api_key_id = m.api_key_id;", "WHERE false;"
+    ),
     "spending in total ignored": Mutant("open_requests", "coalesce(sum(s.flux), 0)", "0"),
     "closed rows marked": Mutant("mark_requests", "AND l.state IN ('open', 'streaming')", ""),
     "checkpoints that go backwards": Mutant(
@@ -68,48 +81,47 @@ SEQUENTIAL = {
     ),
     "settled without compare-and-set": Mutant(
         "settle_requests",
-        "WHERE l.id = m.id AND l.state IN ('open', 'streaming');",
-        "WHERE l.id = m.id;",
+        "IF m.was NOT IN ('open', 'streaming') THEN",
+        "IF false THEN",
+    ),
+    "settled twice in one batch": Mutant(
+        "settle_requests", "ELSIF m.first_position < m.position THEN", "ELSIF false THEN"
     ),
     "charged more than there is": Mutant(
         "settle_requests",
-        "least(m.charge, v_hold + greatest(0, v_flux - v_held - v_hold), v_flux)",
+        "least(m.charge, m.hold + greatest(0, v_flux - v_held - m.hold), v_flux)",
         "m.charge",
     ),
     "charged from the holds of others": Mutant(
-        "settle_requests", "v_hold + greatest(0, v_flux - v_held - v_hold), v_flux)", "v_flux)"
+        "settle_requests", "m.hold + greatest(0, v_flux - v_held - m.hold), v_flux)", "v_flux)"
     ),
-    "hold not released": Mutant("settle_requests", "v_held := v_held - v_hold;", ""),
+    "hold not released": Mutant("settle_requests", "v_held := v_held - m.hold;", ""),
     "user_seq not incremented": Mutant("settle_requests", "v_seq := v_seq + 1;", ""),
     "balance not carried on": Mutant("settle_requests", "v_flux := v_flux - charged;", ""),
     "unbilled not recorded": Mutant(
-        "settle_requests", "unbilled = m.charge - charged,", "unbilled = 0,"
+        "settle_requests", "unbilled = e.charge - e.charged,", "unbilled = 0,"
     ),
     "balance not written": Mutant(
-        "settle_requests",
-        """    END LOOP;
-    IF v_user IS NOT NULL THEN""",
-        """    END LOOP;
-    IF false THEN""",
+        "settle_requests", "SET flux = a.flux, held = a.held,", "SET flux = f.flux, held = a.held,"
     ),
     "balance of the first user not written": Mutant(
         "settle_requests",
         """            IF v_user IS NOT NULL THEN
-                UPDATE""",
+                a_user""",
         """            IF false THEN
-                UPDATE""",
+                a_user""",
     ),
-    "spending not counted": Mutant("settle_requests", "IF m.api_key_id IS NOT NULL", "IF false"),
+    "spending not counted": Mutant("settle_requests", "AND e.api_key_id IS NOT NULL", "AND false"),
     "spending overwritten": Mutant(
         "settle_requests", "flux = s.flux + excluded.flux", "flux = excluded.flux"
     ),
     "forgotten rows not written": Mutant(
-        "settle_requests", "state := m.state;\n            v_hold := 0;", "CONTINUE;"
+        "settle_requests", "IF v_known < cardinality(p_ids) THEN", "IF false THEN"
     ),
     "forgotten rows with a hold": Mutant(
-        "settle_requests", "state := m.state;\n            v_hold := 0;", "v_hold := 1;"
+        "settle_requests", "'open', 0, m.model, 0,", "'open', 1, m.model, 0,"
     ),
-    "another key in the ledger": Mutant("settle_requests", "'llm:' || m.id::text", "m.id::text"),
+    "another key in the ledger": Mutant("settle_requests", "'llm:' || e.id::text", "e.id::text"),
 }
 """Wrong even when nothing else happens at the same time."""
 

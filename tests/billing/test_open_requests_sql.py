@@ -187,6 +187,16 @@ class TestSpendingLimits:
         assert room(total=105) == ("key_limit", 0)
         assert room(day=9, month=8, total=106) == ("opened", 1)
 
+    def test_a_month_begins_with_its_first_day(self, ticket):
+        make.make_account(1000, "mio")
+        today = make.run("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date", {})[0][0]
+        spend = {"user_id": "mio", "api_key_id": "k", "day": today.replace(day=1), "flux": 8}
+        APIKeySpend.objects.create(**spend)
+
+        found = make.open_one(ticket(api_key_id="k"), 500, floor=1, limits=SpendingLimits(month=10))
+
+        assert found[:2] == ("opened", 2)
+
     def test_a_batch_shares_the_limit(self, ticket):
         make.make_account(1000, "mio")
         limits = SpendingLimits(day=10)

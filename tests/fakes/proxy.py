@@ -1,9 +1,10 @@
-"""A TCP proxy whose connections can go silent, as when a host on the way dies without a word."""
+"""TCP proxies that do to a connection what networks do: silence, delay, small pieces, cuts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Self
 
 
 class SilentProxy:
@@ -32,7 +33,7 @@ class SilentProxy:
     def mend(self) -> None:
         self._is_cut = False
 
-    async def __aenter__(self) -> SilentProxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -55,7 +56,8 @@ class SilentProxy:
         try:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await asyncio.gather(
-                    self._pump(reader, back, born), self._pump(there, writer, born)
+                    self._pump(reader, back, born, is_answer=False),
+                    self._pump(there, writer, born, is_answer=True),
                 )
         finally:
             self._tasks.discard(task)
@@ -63,10 +65,68 @@ class SilentProxy:
             writer.close()
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, born: int
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        born: int,
+        *,
+        is_answer: bool,
     ) -> None:
         while data := await source.read(65_536):
             if born == self._generation:
-                sink.write(data)
-                await sink.drain()
+                await self.pass_on(data, sink, is_answer=is_answer)
         sink.close()
+
+    async def pass_on(self, data: bytes, sink: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        sink.write(data)
+        await sink.drain()
+
+
+class FaultyProxy(SilentProxy):
+    """Also delays each piece by `latency_s`, hands on one byte at a time, cuts after so many.
+
+    `cuts` counts the connections that were reset, `passed` the bytes of both directions.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.latency_s = 0.0
+        self.slices = False
+        self.cuts = 0
+        self.passed = 0
+        self._left: dict[bool, int | None] = {False: None, True: None}
+
+    def cut_after(self, count: int, *, is_answer: bool) -> None:
+        """Reset the connection that carries the byte after the next `count` in that direction."""
+        self._left = {is_answer: count, not is_answer: None}
+
+    def keep(self) -> None:
+        """Take `cut_after` back."""
+        self._left = {False: None, True: None}
+
+    async def pass_on(self, data: bytes, sink: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        left = self._left[is_answer]
+        if left is not None and left < len(data):
+            await self._write(data[:left], sink)
+            self.keep()
+            self.cuts += 1
+            # What was written has to arrive before the reset overtakes it.
+            await asyncio.sleep(0.002)
+            sink.transport.abort()
+            raise ConnectionResetError
+        if left is not None:
+            self._left[is_answer] = left - len(data)
+        await self._write(data, sink)
+
+    async def _write(self, data: bytes, sink: asyncio.StreamWriter) -> None:
+        self.passed += len(data)
+        if not self.slices:
+            sink.write(data)
+            await sink.drain()
+            return
+        for byte in data:
+            sink.write(bytes((byte,)))
+            await sink.drain()
+            await asyncio.sleep(0)
