@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from django.db import DatabaseError, transaction
 
-from airi_server.kernel import database
-from billing import balances, group_commit, requests
+from airi_server.kernel import database, group_commit
+from billing import balances, requests
 from llmrouter import gateway as llm_gateway
 from llmrouter.completions.paid import PaidRequest
 from llmrouter.completions.streaming import Streaming
