@@ -129,7 +129,6 @@ def _serve(port: int) -> int:
         application,
         port=port,
         loop="uvloop",
-        http="httptools",
         lifespan="on",
         log_config=None,
         access_log=False,
