@@ -25,7 +25,6 @@ from accounts import auth
 from airi_server import bodies, fast_path, refusal_responses
 from airi_server.bodies import ClientLeft, Message, Receive, Scope
 from airi_server.kernel import database
-from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from airi_server.runtime import published
 from llmrouter.completions.relay import StreamAborted
@@ -65,7 +64,6 @@ class LeanASGIHandler(ASGIHandler):
     async def _view(self, scope: Scope, receive: Receive) -> Answer:
         """Await the view; whoever we know is told which path or method is not routed."""
         request = ASGIRequest(scope, io.BytesIO())
-        request.client = ClientConnection(receive)  # type: ignore[attr-defined]
         await published.refresh()
         await _read_for_known_callers(request, receive)
         with contextlib.suppress(Resolver404):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from ninja import Router
 
 from accounts.auth import AuthedRequest
@@ -28,7 +28,7 @@ async def create_chat_completion(request: AuthedRequest) -> HttpResponseBase:
     `x-request-id` names the request in `/api/v1/flux/requests`; `x-airi-flux-charged` is what
     it cost, on answers that are not streamed.
     """
-    return _response(await gateway.chat(_call(request)), _client(request))
+    return _response(await gateway.chat(_call(request)))
 
 
 async def list_models(request: AuthedRequest) -> schemas.ModelList:
@@ -80,29 +80,21 @@ def _call(request: AuthedRequest) -> Call:
         body=request.body,
         client_key=request.META.get("HTTP_IDEMPOTENCY_KEY"),
         traceparent=request.META.get("HTTP_TRACEPARENT"),
-        client=_client(request),
     )
 
 
-def _client(request: HttpRequest) -> ClientConnection | None:
-    client: ClientConnection | None = getattr(request, "client", None)
-    return client
-
-
-def _response(reply: Reply, client: ClientConnection | None) -> HttpResponseBase:
+def _response(reply: Reply) -> HttpResponseBase:
     response: HttpResponseBase
     if reply.stream is None:
         response = HttpResponse(reply.body, content_type=reply.content_type)
     else:
-        response = StreamingHttpResponse(
-            parts(reply.stream, client), content_type=reply.content_type
-        )
+        response = StreamingHttpResponse(parts(reply.stream), content_type=reply.content_type)
     for name, value in reply.headers:
         response[name] = value
     return response
 
 
-async def parts(stream: Streaming, client: ClientConnection | None) -> AsyncIterator[bytes]:
+async def parts(stream: Streaming, client: ClientConnection | None = None) -> AsyncIterator[bytes]:
     """Hand out a stream part by part; whoever stops asking has left."""
     try:
         async for part in stream.relay.parts():
