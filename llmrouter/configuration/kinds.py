@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, SecretStr
 
 from llmrouter.configuration import fields, tree
 
@@ -33,18 +32,7 @@ PlaintextKey = Annotated[Key | None, BeforeValidator(_not_blank)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
-class Shape(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
-
-
-class Keyed(Shape):
+class Keyed(tree.Shape):
     """A key to seal, or without one the key to keep: that of `existing_key_entry_id`, or the first.
 
     Each kind has a `key_entry_id` with a default of its own; a key that is kept keeps its own
@@ -194,7 +182,7 @@ class UnspeechStreaming(Keyed):
     key_entry_id: fields.Name = "volcengine-prod-1"
 
 
-class Unspeech(Shape):
+class Unspeech(tree.Shape):
     """Replaces the operator setting `UNSPEECH_UPSTREAM`; without `streaming`, that part goes."""
 
     kind: Literal["unspeech"] = "unspeech"

@@ -70,6 +70,6 @@ def _parts(stored: dict[str, Any]) -> Iterator[Part]:
         yield "unspeech", tree.STREAMING_TTS, partial(translation.slice_of_unspeech, service)
 
 
-def _sayable(part: kinds.Shape) -> dict[str, Any]:
+def _sayable(part: tree.Shape) -> dict[str, Any]:
     """Return the JSON of a part of a request; what has no value is left out."""
     return part.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -52,7 +52,7 @@ Voices = Annotated[
 ]
 
 
-class SeedDefaults(kinds.Shape):
+class SeedDefaults(tree.Shape):
     """Which models `auto` means from now on, and the voices recommended for each locale."""
 
     chat_model: Alias | None = None
@@ -60,7 +60,7 @@ class SeedDefaults(kinds.Shape):
     tts_voices: Voices | None = None
 
 
-class Seed(kinds.Shape):
+class Seed(tree.Shape):
     """What to write, and whether what is already there stays."""
 
     mode: Mode = "merge"

@@ -34,7 +34,7 @@ class InvalidTree(InvalidRequest):
     """The configuration does not have the documented shape; `details` says where."""
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
     """Unknown fields are typos, and a typo in a route costs money."""
 
     model_config = ConfigDict(
@@ -47,7 +47,7 @@ class _Shape(BaseModel):
     )
 
 
-class Key(_Shape):
+class Key(Shape):
     """One sealed provider key. A disabled one is kept and not used."""
 
     id: fields.Name
@@ -58,14 +58,14 @@ class Key(_Shape):
 Keys = Annotated[tuple[Key, ...], Field(min_length=1, max_length=100)]
 
 
-class Triggers(_Shape):
+class Triggers(Shape):
     """Which failures move on to the next key. Without codes, those of the defaults."""
 
     http_codes: fields.Codes | None = None
     on_timeout: bool = True
 
 
-class Upstream(_Shape):
+class Upstream(Shape):
     """What chat and speech endpoints share; the order of the keys is the order of use."""
 
     id: fields.Name | None = None
@@ -93,7 +93,7 @@ class TTSUpstream(Upstream):
     adapter_params: fields.Parameters = {}
 
 
-class _Model(_Shape):
+class _Model(Shape):
     fallback_triggers: Triggers = Triggers()
 
 
@@ -125,15 +125,15 @@ class TTSModel(_Model):
         return _distinct(self, "upstream ids", [u.id for u in self.upstreams if u.id])
 
 
-class LLMSection(_Shape):
+class LLMSection(Shape):
     models: Annotated[dict[fields.Name, LLMModel], Field(max_length=2000)] = {}
 
 
-class TTSSection(_Shape):
+class TTSSection(Shape):
     models: Annotated[dict[fields.Name, TTSModel], Field(max_length=2000)] = {}
 
 
-class Defaults(_Shape):
+class Defaults(Shape):
     """What holds where a model or an upstream says nothing; durations in milliseconds."""
 
     per_attempt_timeout_ms: fields.AttemptMs = 30_000
@@ -143,7 +143,7 @@ class Defaults(_Shape):
     fallback_http_codes: fields.Codes = DEFAULT_CODES
 
 
-class Tree(_Shape):
+class Tree(Shape):
     """Everything the router needs to know."""
 
     llm: LLMSection = LLMSection()
@@ -151,13 +151,13 @@ class Tree(_Shape):
     defaults: Defaults = Defaults()
 
 
-class StreamingModel(_Shape):
+class StreamingModel(Shape):
     id: fields.Name
     name: str | None = None
     description: str | None = None
 
 
-class Streaming(_Shape):
+class Streaming(Shape):
     """The upstream of the streaming speech socket; its keys are sealed for `streaming-tts`."""
 
     base_url: fields.SocketURL = Field(alias="baseURL")
@@ -166,7 +166,7 @@ class Streaming(_Shape):
     models: tuple[StreamingModel, ...] = ()
 
 
-class UnspeechUpstream(_Shape):
+class UnspeechUpstream(Shape):
     """Value of the operator setting `UNSPEECH_UPSTREAM`."""
 
     rest_base_url: fields.HTTPURL = Field(alias="restBaseURL")
@@ -218,7 +218,7 @@ def _holds_another(loc: tuple[int | str, ...], faults: list[ErrorDetails]) -> bo
     return any(len(fault["loc"]) > len(loc) and fault["loc"][: len(loc)] == loc for fault in faults)
 
 
-def dump(value: _Shape) -> JSON:
+def dump(value: Shape) -> JSON:
     """Return the JSON of a tree or a part of one, defaults spelled out."""
     return value.model_dump(mode="json", by_alias=True, exclude_none=True)
 
@@ -236,7 +236,7 @@ def redacted(value: Any, *, shown: Callable[[str], str] | None = None) -> Any:
     return [redacted(item, shown=shown) for item in value] if isinstance(value, list) else value
 
 
-Parent = TypeVar("Parent", bound=_Shape)
+Parent = TypeVar("Parent", bound=Shape)
 
 
 def _distinct(parent: Parent, what: str, ids: list[str]) -> Parent:
