@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -67,6 +67,13 @@ def _parsed(texts: tuple[str, ...]) -> tuple[Network, ...]:
             raise ImproperlyConfigured(f"TRUSTED_PROXIES: {text!r} is not an address or network")
         networks.append(network)
     return tuple(networks)
+
+
+def of_scope(scope: dict[str, Any]) -> str:
+    """Return the client's address of an ASGI scope: the peer's, or what our own proxies say."""
+    peer = scope.get("client") or ("",)
+    forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return client_of(peer=peer[0], forwarded=b",".join(forwarded).decode("latin-1"))
 
 
 def client_of(*, peer: str, forwarded: str) -> str:

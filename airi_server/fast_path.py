@@ -22,7 +22,7 @@ from llmrouter.api import parts
 from llmrouter.gateway import Call
 
 PATHS: Final = frozenset({"/v1/chat/completions", "/api/v1/openai/chat/completions"})
-READ: Final = frozenset({b"authorization", b"x-forwarded-for", b"idempotency-key", b"traceparent"})
+READ: Final = frozenset({b"authorization", b"idempotency-key", b"traceparent"})
 
 
 def takes(scope: Scope) -> bool:
@@ -43,11 +43,7 @@ async def complete(
     headers = _headers(scope)
     try:
         principal = await auth.authenticate(
-            headers.get(b"authorization"),
-            address=addresses.client_of(
-                peer=(scope.get("client") or ("",))[0],
-                forwarded=headers.get(b"x-forwarded-for", ""),
-            ),
+            headers.get(b"authorization"), address=addresses.of_scope(scope)
         )
         body = await bodies.read(receive)
     except DomainError as refused:

@@ -41,19 +41,12 @@ async def of_upgrade(scope: Scope) -> Caller | Refused:
     authorization = _authorization_of(scope)
     if authorization is None:
         return UNAUTHORIZED
-    return await _resolved(authorization, address_of(scope))
+    return await _resolved(authorization, addresses.of_scope(scope))
 
 
 async def of_token(token: str, address: str) -> Caller | Refused:
     """Return who presents an API key or a ticket."""
     return await _resolved(f"Bearer {token}", address)
-
-
-def address_of(scope: Scope) -> str:
-    """Return the client's address: the peer's, or what our own proxies say about it."""
-    peer = scope.get("client") or ("",)
-    forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    return addresses.client_of(peer=peer[0], forwarded=b",".join(forwarded).decode("latin-1"))
 
 
 def forget_secrets(scope: Scope) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from accounts import addresses
 from airi_server.kernel.errors import InvalidRequest
 from chats import callers, envelopes, hub, lobby
 from chats.calls import Calls, checked
@@ -150,7 +151,7 @@ class LateChatConsumer(ChatConsumer):
     _authenticating: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        address = callers.address_of(self.scope)
+        address = addresses.of_scope(self.scope)
         callers.forget_secrets(self.scope)
         await self._open()
         if not lobby.current().enter(address):
