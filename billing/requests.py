@@ -31,8 +31,6 @@ SETTLE_SQL: Final = (
     "SELECT * FROM billing_settle_requests(%(rows)s::json, %(ids)s::uuid[], %(users)s::text[])"
 )
 FIND_REQUEST_SQL: Final = resources.read_text("billing", "sql/find_request.sql")
-OPEN_DEADLINE_S: Final = 2.0
-"""After a restart of the database each connection of the pool may turn out to be dead."""
 SETTLE_DEADLINE_S: Final = 30.0
 MAX_RESULT_BYTES: Final = 65_536
 
@@ -175,15 +173,7 @@ def settle_columns(row: Any) -> Charged:
 
 
 async def _open(row: dict[str, Any]) -> tuple[str, int, int, UUID | None]:
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + OPEN_DEADLINE_S
-    while True:
-        try:
-            return await _opens.submit(row)
-        except database.AWAY as away:
-            if not database.was_lost(away) or loop.time() > give_up_at:
-                raise
-        await asyncio.sleep(0.05)
+    return await database.retried(lambda: _opens.submit(row))
 
 
 async def _replay(ticket: Ticket, existing: UUID | None) -> Replay:

@@ -23,7 +23,7 @@ from airi_server.kernel import database
 from chats import messages
 from chats.events import Sent
 from chats.messages import Page
-from chats.protocol import MAX_MESSAGES
+from chats.models import MAX_MESSAGES
 from chats.pushes import Pushes, ranges_for, runs
 from chats.ranges import Ranges
 from chats.sockets import Registry

@@ -10,22 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
-import psycopg
 
 from airi_server.kernel import database, resources
 from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest
 from airi_server.kernel.group_commit import GroupCommit
 from chats.membership import ChatNotFound, NotAMember, is_id
-from chats.models import MAX_CONTENT_BYTES, ChatMessage
+from chats.models import MAX_CONTENT_BYTES, MAX_MESSAGES, MAX_PAGE_BYTES, ChatMessage
 
 SEND_SQL: Final = "SELECT * FROM chats_send_messages(%(calls)s::json, %(chats)s::text[])"
 PULL_MESSAGES_SQL: Final = resources.read_text("chats", "sql/pull_messages.sql")
 READ_RANGE_SQL: Final = resources.read_text("chats", "sql/read_range.sql")
 READ_HEADS_SQL: Final = resources.read_text("chats", "sql/read_heads.sql")
-MAX_MESSAGES: Final = 500
-"""The most messages in one send, and the most rows in one page."""
-MAX_PAGE_BYTES: Final = 1_048_576
-"""The most content in one page of more than one message, and so what a read keeps in memory."""
 DEFAULT_PAGE: Final = 100
 MAX_SEND_LENGTH: Final = 1_048_576
 """The most characters in one send, which is what one frame can carry."""
@@ -135,14 +130,18 @@ async def send(*, caller: str, chat_id: str, messages: Sequence[NewMessage]) -> 
     if not is_id(chat_id):
         raise ChatNotFound
     call = {"chat_id": chat_id, "user_id": caller, "messages": rows}
-    try:
+    attempts = 0
+
+    async def attempt() -> Sent:
+        nonlocal attempts
+        attempts += 1
         return _sent(await _sends.submit(call))
-    except psycopg.OperationalError as away:
-        if not database.was_lost(away):
-            raise
+
+    sent = await database.retried(attempt)
+    if attempts == 1 or sent.is_new:
+        return sent
     # The lost attempt may have committed without anybody having been told.
-    again = _sent(await _sends.submit(call))
-    return again if again.is_new else _told_again(again, len(rows))
+    return _told_again(sent, len(rows))
 
 
 async def pull(*, caller: str, chat_id: str, after_seq: int, limit: int | None = None) -> Page:

@@ -13,6 +13,10 @@ from airi_server.kernel import ids
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 MAX_TITLE = 200
 MAX_CONTENT_BYTES = 262_144
+MAX_MESSAGES = 500
+"""The most in one call, in one page and in one push."""
+MAX_PAGE_BYTES = 1_048_576
+"""The most content in one page or push of more than one message; a frame carries it twice."""
 
 
 class Chat(models.Model):

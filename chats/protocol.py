@@ -16,15 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 
-from chats.models import ID_PATTERN
+from chats.models import ID_PATTERN, MAX_MESSAGES
 
 MAX_FRAME_BYTES: Final = 1_048_576
 MAX_ANONYMOUS_FRAME_BYTES: Final = 8_192
 """Of a socket that has not authenticated yet."""
-MAX_MESSAGES: Final = 500
-"""The most messages in one call and in one push."""
-MAX_CONTENT_BYTES_OUT: Final = 1_048_576
-"""Content in one page or push of more than one message; a frame carries its body twice."""
 MAX_INVOKE_ID: Final = 256
 MAX_TOKEN: Final = 4_096
 MAX_SAFE_INTEGER: Final = 2**53 - 1

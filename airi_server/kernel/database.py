@@ -7,9 +7,9 @@ prepared on first use, and each call of `fetch` is one round trip and one transa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from django.conf import settings
@@ -19,10 +19,13 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from airi_server.kernel import instance
 from airi_server.kernel.loops import PerLoop
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 Connection = psycopg.AsyncConnection[Row]
 ANSWER_S: Final = 12.0
 """Just above the statement timeout: a connection that is silent for longer is dead."""
+LOST_S: Final = 2.0
+"""After a restart of the database each connection of the pool may turn out to be dead."""
 AWAY = (psycopg.OperationalError, PoolTimeout, psycopg.errors.ReadOnlySqlTransaction)
 """The database is away, busy, not to be written to (as a standby before its promotion) or lost
 the connection; trying again later is right."""
@@ -107,18 +110,32 @@ async def execute(lent: Connection, sql: str, params: Mapping[str, Any]) -> list
 
 
 async def fetch(sql: str, params: Mapping[str, Any]) -> list[Row]:
-    """Read in one round trip; once more if the connection turns out to be dead.
+    """Read in one round trip; again if the connection turns out to be dead."""
 
-    Only for statements that may run twice: a lost connection hides whether the first ran.
+    async def once() -> list[Row]:
+        async with connection() as lent:
+            return await execute(lent, sql, params)
+
+    return await retried(once)
+
+
+async def retried(work: Callable[[], Awaitable[T]]) -> T:
+    """Do `work`, and again while connections die under it, for `LOST_S` at most.
+
+    Only for what may run twice: a lost connection hides whether its statement ran.
+
+    Raises:
+        psycopg.OperationalError, PoolTimeout: The database is away, or went on dying.
     """
-    try:
-        async with connection() as lent:
-            return await execute(lent, sql, params)
-    except psycopg.OperationalError as away:
-        if not was_lost(away):
-            raise
-        async with connection() as lent:
-            return await execute(lent, sql, params)
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + LOST_S
+    while True:
+        try:
+            return await work()
+        except AWAY as away:
+            if not was_lost(away) or loop.time() > give_up_at:
+                raise
+        await asyncio.sleep(0.02)
 
 
 async def close() -> None:

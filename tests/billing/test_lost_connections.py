@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import psycopg
@@ -123,6 +124,14 @@ class TestLostConnections:
         await in_thread(terminate)(await sessions_of_the_hot_path("idle"))
         assert await opened(make.ticket("mio", price)) == 10
         assert await make.broken() == []
+
+    async def test_a_read_outlasts_a_pool_of_killed_connections(self, hot):
+        async with contextlib.AsyncExitStack() as lent:
+            for _ in range(5):
+                await lent.enter_async_context(database.connection())
+        await in_thread(terminate)(await sessions_of_the_hot_path("idle"))
+
+        assert await database.fetch("SELECT 7", {}) == [(7,)]
 
     async def test_settling_gives_up_in_the_end_and_leaves_the_row_open(self, hot, monkeypatch):
         monkeypatch.setattr(requests, "SETTLE_DEADLINE_S", 0.2)

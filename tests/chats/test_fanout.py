@@ -13,7 +13,7 @@ from django.conf import settings as configured
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from chats import deletion, events, hub, messages
-from chats.protocol import MAX_MESSAGES
+from chats.models import MAX_MESSAGES
 from tests.factories import chats as make
 from tests.fakes.proxy import SilentProxy
 from tests.processes.server import ServerProcess

@@ -8,10 +8,10 @@ from django.db import connection
 
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
-from chats import deletion, messages, protocol, rooms
+from chats import deletion, messages, rooms
 from chats.membership import ChatNotFound, NotAMember
 from chats.messages import Deleted, Head
-from chats.models import MAX_CONTENT_BYTES, Chat
+from chats.models import MAX_CONTENT_BYTES, MAX_PAGE_BYTES, Chat
 from tests.factories import chats as make
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
@@ -142,7 +142,7 @@ class TestLongPages:
     async def test_leave_the_database_with_as_much_as_one_frame_carries(
         self, long_room, sql, place
     ):
-        page = {"page": 500, "max_bytes": messages.MAX_PAGE_BYTES}
+        page = {"page": 500, "max_bytes": MAX_PAGE_BYTES}
 
         rows = await database.fetch(sql, {"chat_id": long_room.pk, **place, **page})
 
@@ -181,8 +181,7 @@ class TestLongPages:
         assert ([row.seq for row in after.messages], after.seq) == ([2], 2)
 
     async def test_are_as_long_as_a_frame_may_be(self):
-        assert messages.MAX_PAGE_BYTES == protocol.MAX_CONTENT_BYTES_OUT
-        assert messages.MAX_PAGE_BYTES >= MAX_CONTENT_BYTES
+        assert MAX_PAGE_BYTES >= MAX_CONTENT_BYTES
 
 
 class TestPullBesideWriters:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 
 from chats import messages
-from chats.models import Chat
+from chats.models import MAX_PAGE_BYTES, Chat
 from tests.factories import chats as make
 
 pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("perf")]
@@ -84,7 +84,7 @@ def test_no_read_grows_with_the_chat(room):
         "chat_id": "$1", "from_seq": "$2", "to_seq": "$3", "page": "$4", "max_bytes": "$5"
     }  # fmt: skip
     for after in AT:
-        page = (500, messages.MAX_PAGE_BYTES)
+        page = (500, MAX_PAGE_BYTES)
         ensure_small(explain(pull, "text, text, bigint, int, int", room.pk, "ria", after, *page))
         range_ = (after + 1, after + 500)
         ensure_small(explain(between, "text, bigint, bigint, int, int", room.pk, *range_, *page))

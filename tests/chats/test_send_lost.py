@@ -54,7 +54,7 @@ async def sends_that_wait(count=1):
 
 def terminate(pids):
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [pids])
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [pids])
 
 
 async def cut_while_waiting(line, chat_id, sending):
@@ -140,9 +140,10 @@ class TestNotCommitted:
         assert await mio.quiet()
         assert len(await db(make.rows)(await db(make.chat_of)(room))) == 1
 
-    async def test_and_cut_again_is_an_error_after_which_the_client_may_send_again(
-        self, database_line, hot_loop
+    async def test_and_cut_again_and_again_is_an_error_after_which_the_client_may_send_again(
+        self, database_line, hot_loop, monkeypatch
     ):
+        monkeypatch.setattr(database, "LOST_S", 0.2)
         room = await db(make.chat)()
         new = make.message("a")
 
@@ -150,12 +151,17 @@ class TestNotCommitted:
             sending = asyncio.create_task(
                 messages.send(caller="ria", chat_id=room.pk, messages=[new])
             )
-            for _ in range(2):
-                await db(terminate)(await sends_that_wait())
+            cuts = 0
+            while not sending.done():
+                found = await db(_waiting)()
+                await db(terminate)(found)
+                cuts += len(found)
+                await asyncio.sleep(0.01)
             with pytest.raises(database.AWAY) as away:
                 await sending
         again = await messages.send(caller="ria", chat_id=room.pk, messages=[new])
 
+        assert cuts > 1
         assert database.was_lost(away.value)
         assert (again.seq, again.is_new) == (1, True)
 

@@ -8,7 +8,8 @@ import pytest
 
 from airi_server.kernel import ids
 from airi_server.kernel.threads import in_thread
-from chats import protocol, rooms
+from chats import rooms
+from chats.models import MAX_PAGE_BYTES
 from tests.chats import clients
 from tests.chats.clients import Rejected
 from tests.factories import chats as make
@@ -139,9 +140,7 @@ class TestPull:
         seen, after_seq = [], 0
         while after_seq < 21:
             page = await ria.pull(room, after_seq)
-            assert (
-                sum(len(m["content"]) for m in page["messages"]) <= protocol.MAX_CONTENT_BYTES_OUT
-            )
+            assert sum(len(m["content"]) for m in page["messages"]) <= MAX_PAGE_BYTES
             seen += [m["seq"] for m in page["messages"]]
             after_seq = page["seq"]
         assert seen == list(range(1, 22))

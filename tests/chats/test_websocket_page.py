@@ -76,10 +76,10 @@ class TestTables:
         "line",
         [
             f"| frame from a client | {protocol.MAX_FRAME_BYTES:,} bytes |",
-            f"| messages in one call, page or push | {protocol.MAX_MESSAGES} |",
+            f"| messages in one call, page or push | {models.MAX_MESSAGES} |",
             f"| content of a message | {models.MAX_CONTENT_BYTES:,} bytes of UTF-8",
             f"| messages of one call together | {messages.MAX_SEND_LENGTH:,} characters |",
-            f"more than one message | {protocol.MAX_CONTENT_BYTES_OUT:,} bytes |",
+            f"more than one message | {models.MAX_PAGE_BYTES:,} bytes |",
             f"| `token` | {protocol.MAX_TOKEN:,} characters |",
             f"{calls.SENDS_AT_ONCE} sends and {calls.PULLS_AT_ONCE} pulls",
             f"| frames of one socket | {consumers.FRAMES_PER_S:,} each second;",
@@ -89,7 +89,7 @@ class TestTables:
             f"of 1 to\n{protocol.MAX_INVOKE_ID} characters",
             f"within {watch.EVERY_S:.0f} s",
             f"{sockets.MAX_PUSHED_FRAMES} pushes or {sockets.MAX_PUSHED_LENGTH >> 20} MiB",
-            f"{messages.DEFAULT_PAGE} without it,\nat most {messages.MAX_MESSAGES}.",
+            f"{messages.DEFAULT_PAGE} without it,\nat most {models.MAX_MESSAGES}.",
         ],
     )
     def test_and_sentences_have_the_bounds_of_the_code(self, line):
