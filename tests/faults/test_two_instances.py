@@ -16,7 +16,7 @@ from tests.factories import billing as make
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, frames, stream
 from tests.faults import books, crowd
-from tests.faults.balancer import Balancer
+from tests.faults.balancer import ReadyBalancer
 from tests.faults.crowd import Call
 from tests.faults.gates import Gate
 
@@ -72,7 +72,7 @@ async def test_a_rolling_restart_fails_nobody_and_leaves_nothing_open(fleet, ups
     upstream.script(step)
     instances = await started(fleet, *({"SHUTDOWN_DELAY_S": 1} for _ in range(2)))
     enough = asyncio.Event()
-    async with Balancer(*instances) as balancer, crowd.session() as clients:
+    async with ReadyBalancer(*instances) as balancer, crowd.session() as clients:
         working = [
             asyncio.create_task(
                 crowd.keep_asking(

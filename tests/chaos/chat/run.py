@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
-from airi_server.launch import processes
 from tests.chaos import faults, stage
-from tests.chaos.balancer import Balancer
 from tests.chaos.chat import verdict, witness
 from tests.chaos.chat.client import Client, Person, Tally
 from tests.chaos.faults import Fault, Kind
 from tests.chaos.stage import Stage
+from tests.fakes.balancer import Balancer
 
 PEOPLE: Final = 12
 ROOMS: Final = 5
@@ -86,7 +86,7 @@ class Play:
     ) -> None:
         from tests.chaos.chat.crowd import Crowd, Room
 
-        url = f"http://{processes.LOOPBACK}:{balancer.port}"
+        url = balancer.base_url
         self.tally = Tally()
         self._seed = seed
         self._stage, self._balancer = running, balancer
@@ -105,26 +105,42 @@ class Play:
 
     async def run(self, seconds: float, per_second: float) -> Report:
         plan = faults.schedule(self._seed, seconds)
+        async with self.talking(per_second) as acting:
+            await self._suffer(plan, seconds)
+            await self._spread()
+            await self._end_unheard(acting)
+            told_after_s, violations = await self.agree()
+        return Report(plan, self.tally.counts, violations, told_after_s, self._errors())
+
+    @contextlib.asynccontextmanager
+    async def talking(self, per_second: float) -> AsyncIterator[asyncio.Task[None]]:
+        """Have everybody connected and writing; the writing may be cancelled before the end."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
-            lives = [asyncio.create_task(client.live(session)) for client in self.clients]
+            self._lives = [asyncio.create_task(client.live(session)) for client in self.clients]
             acting = asyncio.create_task(self.crowd.act(session, per_second=per_second))
             try:
-                await self._suffer(plan, seconds)
-                await self._spread()
-                await self._end_unheard(acting)
-                await self.crowd.finish()
-                told_after_s = await self._settle()
-                violations = [*self._judged(self._truth()), *self.tally.faults]
-                ended = [life for life in lives if life.done()]
-                violations += [f"the run itself: {life.exception()!r}" for life in ended]
+                yield acting
             finally:
-                for task in (acting, *lives):
+                for task in (acting, *self._lives):
                     task.cancel()
-                await asyncio.gather(acting, *lives, return_exceptions=True)
+                await asyncio.gather(acting, *self._lives, return_exceptions=True)
+
+    async def agree(self) -> tuple[float | None, list[str]]:
+        """When nobody writes any more, wait for everybody to know everything, and judge.
+
+        Returns:
+            After how many seconds nobody missed anything, None if somebody did to the end; and
+            what is not as it must be.
+        """
+        await self.crowd.finish()
+        told_after_s = await self._settle()
+        violations = [*self._judged(self._truth()), *self.tally.faults]
+        ended = [life for life in self._lives if life.done()]
+        violations += [f"the run itself: {life.exception()!r}" for life in ended]
         if told_after_s is None:
             violations.append(f"somebody was not told within {_TOLD_WITHIN_S:.0f} s")
-        return Report(plan, self.tally.counts, violations, told_after_s, self._errors())
+        return told_after_s, violations
 
     async def _suffer(self, plan: list[Fault], seconds: float) -> None:
         """Let everything happen when it is due, and wait until it is mended."""

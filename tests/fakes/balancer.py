@@ -7,12 +7,17 @@ import contextlib
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Self
 
 from airi_server.launch import processes
 
 
 class Balancer:
-    """Use as an async context manager. It knows nothing of what passes through it."""
+    """Use as an async context manager. It knows nothing of what passes through it.
+
+    Args:
+        ports: Of the instances; may be changed while it runs.
+    """
 
     def __init__(self, ports: Sequence[int]) -> None:
         self.port = 0
@@ -28,7 +33,11 @@ class Balancer:
                 writer.transport.abort()
         return len(chosen)
 
-    async def __aenter__(self) -> Balancer:
+    @property
+    def base_url(self) -> str:
+        return f"http://{processes.LOOPBACK}:{self.port}"
+
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, processes.LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
