@@ -13,10 +13,9 @@ from django.test import Client
 from chats.models import Chat, ChatMessage
 from tests.chats.console import url
 from tests.factories import accounts
-from tests.perf import talk
 from tests.perf.million import HEAVY
 from tests.perf.talk import LONG
-from tests.perf.test_million_rows import explain, is_read, nodes, recorded
+from tests.perf.test_million_rows import cost_of
 
 pytestmark = [
     pytest.mark.django_db,
@@ -24,7 +23,6 @@ pytestmark = [
     pytest.mark.usefixtures("million"),
 ]
 
-BIG: Final = {"user", *(table.strip('"') for table in talk.TABLES)}
 MAX_STATEMENTS: Final = 12
 FEW: Final = 2_500
 """Pages that an answer through an index may touch: a hundred rows, and what each is shown with."""
@@ -77,22 +75,6 @@ def cases(of: dict[str, list[dict[str, str]]]) -> list[Any]:
         for model, queries in of.items()
         for query in queries
     ]
-
-
-def cost_of(client: Client, address: str, query: dict[str, str]) -> tuple[int, list[str], int]:
-    """Open a page; return its statements, the big tables it scans, and the pages it touches."""
-    with recorded() as sent:
-        answer = client.get(address, query)
-    assert answer.status_code == 200, answer
-    plans = [explain(sql, params) for sql, params in sent if is_read(sql)]
-    scanned = [
-        node["Relation Name"]
-        for plan in plans
-        for node in nodes(plan)
-        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG
-    ]
-    buffers = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
-    return len(sent), scanned, buffers
 
 
 @pytest.mark.parametrize(("model", "query"), cases(DIRECT))

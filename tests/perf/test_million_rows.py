@@ -19,6 +19,7 @@ from django.urls import reverse
 from airi_server.pages import paging
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog, PriceVersion
 from tests.factories import accounts
+from tests.perf import talk
 from tests.perf.million import HEAVY, RARE_MODEL
 
 pytestmark = [
@@ -32,7 +33,10 @@ FEW = 1_500
 """Pages that an answer through an index may touch: a hundred rows, each on a page of its own."""
 WALK = 14_000
 """Pages that a walk through one slice may touch: a tenth of the table and of an index."""
-BIG = {"flux_transaction", "llm_request_log", "user_flux", "user", "api_key", "api_key_spend"}
+BIG = {
+    "flux_transaction", "llm_request_log", "user_flux", "user", "api_key", "api_key_spend",
+    *(table.strip('"') for table in talk.TABLES),
+}  # fmt: skip
 LIGHT = "user-77"
 A_KEY = "sk-airi-k00000000077"
 DIRECT: dict[type, list[dict[str, str]]] = {

@@ -56,7 +56,9 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 [
                     sys.executable, "-m", "uvicorn", "airi_server.asgi:application",
-                    "--port", str(self.port), "--no-access-log", "--ws", "websockets-sansio",
+                    "--port", str(self.port), "--no-access-log",
+                    "--http", "airi_server.connections:Requests",
+                    "--ws", "airi_server.connections:Sockets",
                 ],
                 cwd=ROOT,
                 env=environment(**self._environ),
