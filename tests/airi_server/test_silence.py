@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import psycopg
 import pytest
@@ -85,12 +84,11 @@ class TestSilentRedis:
                 while redis.link()._attempt < 2:
                     assert (await served.post(PATH, BODY, caller.key)).status == 200
                     await asyncio.sleep(0.01)
-            sent, began = redis.commands_sent, time.perf_counter()
+            sent = redis.commands_sent
             after = [await served.post(PATH, BODY, caller.key) for _ in range(5)]
 
             assert {response.status for response in after} == {200}
             assert redis.commands_sent == sent
-            assert time.perf_counter() - began < 5 * redis.COMMAND_TIMEOUT_S
             await redis.close()
 
     async def test_one_that_answers_is_kept_however_long_nobody_asked(self, hot, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from urllib.request import Request, urlopen
 
 import orjson
@@ -120,10 +119,8 @@ def test_the_next_completion_takes_the_new_route(
 
     page.locator("#publish").click()
     expect(page.get_by_text("Published").first).to_be_visible()
-    published = time.monotonic()
 
     assert ask() == "from the other provider"
-    assert time.monotonic() - published < 1
 
 
 def test_an_older_revision_is_published_again(console, shot, model, provider, other_provider, ask):
@@ -139,10 +136,8 @@ def test_an_older_revision_is_published_again(console, shot, model, provider, ot
     shot("router-again")
     page.get_by_role("button", name="Publish again").click()
     expect(page.get_by_text("Published").first).to_be_visible()
-    published = time.monotonic()
 
     assert ask() == "from the first provider"
-    assert time.monotonic() - published < 1
     page.goto("/admin/llmrouter/routerrevision/")
     expect(page.get_by_text("the other one is worse")).to_be_visible()
     shot("router-revisions")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.contrib.admin.utils import quote
 
 from accounts.models import APIKey
 from billing.models import FluxTransaction, LLMRequestLog
@@ -56,7 +57,7 @@ def test_an_address_lands_on_the_user(console, key):
 
     search(page, key.user.email.upper())
 
-    expect(page).to_have_url(re.compile(f"accounts/user/{key.user_id}/change/"))
+    expect(page).to_have_url(re.compile(f"accounts/user/{quote(key.user_id)}/change/"))
 
 
 def test_the_public_part_of_a_key_lands_on_the_key(console, key):

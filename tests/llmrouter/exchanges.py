@@ -16,7 +16,7 @@ STREAM = {"model": "auto", "stream": True, "messages": [{"role": "user", "conten
 
 async def closed(count=1):
     """Return the rows once `count` of them have ended."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while True:
             rows = await gateway.requests()
             if len(rows) == count and all(row.settled_at for row in rows):

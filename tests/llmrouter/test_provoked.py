@@ -163,7 +163,7 @@ class TestEndOfAStream:
         response = await served.post(PATH, {**BODY, "stream": True}, caller.key)
 
         assert response.body.endswith(b"data: [DONE]\n\n")
-        assert time.perf_counter() - began < 3
+        assert time.perf_counter() - began < 5
         (row,) = await closed()
         assert (row.outcome, row.usage_source) == ("completed", "reported")
 
@@ -177,7 +177,7 @@ class TestEndOfAStream:
         response = await served.post(PATH, {**BODY, "stream": True}, caller.key)
 
         assert response.body.endswith(b"data: [DONE]\n\n")
-        assert time.perf_counter() - began < 1.2
+        assert time.perf_counter() - began < 4
 
 
 def test_reasoning_is_estimated():

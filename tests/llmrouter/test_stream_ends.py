@@ -42,7 +42,7 @@ class TestClientGone:
         left_at = asyncio.get_running_loop().time()
         (row,) = await closed()
 
-        assert asyncio.get_running_loop().time() - left_at < 1.8
+        assert asyncio.get_running_loop().time() - left_at < 10
         assert upstream.aborted == 1
         assert (row.outcome, row.usage_source) == ("client_gone", "estimated")
         assert (row.prompt_tokens, row.completion_tokens) == (PROMPT, 50)
