@@ -16,14 +16,21 @@ class PerLoop(Generic[T]):
     def __init__(self, factory: Callable[[], T]) -> None:
         self._factory = factory
         self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        # A process has one loop and asks ten times a request: what it got last is at hand.
+        self._latest: tuple[asyncio.AbstractEventLoop, T] | None = None
 
     def get(self) -> T:
         loop = asyncio.get_running_loop()
+        latest = self._latest
+        if latest is not None and latest[0] is loop:
+            return latest[1]
         made = self._made.get(loop)
         if made is None:
             made = self._made[loop] = self._factory()
+        self._latest = (loop, made)
         return made
 
     def pop(self) -> T | None:
         """Forget and return this loop's instance, if one was made."""
+        self._latest = None
         return self._made.pop(asyncio.get_running_loop(), None)
