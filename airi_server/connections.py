@@ -16,6 +16,8 @@ from websockets.frames import Frame
 HEAD_S: Final = 15.0
 """How long the head of a request may take, from the first byte or the connection."""
 MAX_HEAD_BYTES: Final = 65_536
+UNREAD_S: Final = 60.0
+"""A client that takes nothing of its answer for so long is gone."""
 LINGER_S: Final = 10.0
 """How long a connection that has ended may take to write what is left."""
 MAX_FRAGMENTS: Final = 1_024
@@ -28,6 +30,7 @@ class Requests(HttpToolsProtocol):
     _is_in_head = True
     _head_size = 0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -35,7 +38,16 @@ class Requests(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_waiting()
+        self._end_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._end_unread()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         self._is_in_head, self._head_size = True, 0
@@ -59,6 +71,11 @@ class Requests(HttpToolsProtocol):
     def _refuse(self) -> None:
         if not self.transport.is_closing():
             self.send_400_response("The request is too slow or too long.")
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _end_waiting(self) -> None:
         if self._deadline is not None:

@@ -9,11 +9,11 @@ take the fast path past that too; everything else takes Django's way.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 from django.conf import settings
@@ -27,7 +27,7 @@ from airi_server.bodies import ClientLeft, Message, Receive, Scope
 from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from airi_server.runtime import published
-from llmrouter.completions.relay import StreamAborted
+from llmrouter.completions.relay import StreamAborted, Write
 
 Send = Callable[[Message], Awaitable[None]]
 
@@ -37,17 +37,15 @@ PAGES: Final = (f"/{settings.ADMIN_PATH}/", "/static/", APP)
 METHOD_NOT_ALLOWED: Final = 405
 DJANGOS_REFUSALS: Final = (403, METHOD_NOT_ALLOWED)
 BODILESS: Final = ("GET", "HEAD", "OPTIONS", "DELETE")
-SEND_TIMEOUT_S: Final = 60.0
-"""A client that takes nothing for so long is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent: a whole body, or parts as they come."""
+    """What is sent: a whole body, or whatever writes it part by part."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes | AsyncIterable[bytes]
+    body: bytes | Callable[[Write], Awaitable[None]]
 
 
 class LeanASGIHandler(ASGIHandler):
@@ -134,7 +132,7 @@ def _answer_of(response: HttpResponseBase) -> Answer:
         for name, value in response.items()
     ]
     if isinstance(response, StreamingHttpResponse):
-        return Answer(response.status_code, headers, response)
+        return Answer(response.status_code, headers, partial(_write_each, response))
     return Answer(response.status_code, headers, cast("HttpResponse", response).content)
 
 
@@ -149,15 +147,19 @@ async def _send(answer: Answer, send: Send) -> None:
         await _stream(body, send)
 
 
-async def _stream(parts: AsyncIterable[bytes], send: Send) -> None:
+async def _stream(pour: Callable[[Write], Awaitable[None]], send: Send) -> None:
     """Send part by part; a broken stream is left unfinished, so that the connection is cut."""
-    loop = asyncio.get_running_loop()
+
+    async def write(part: bytes) -> None:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+
     try:
-        async with asyncio.timeout(None) as timer:
-            async for part in parts:
-                timer.reschedule(loop.time() + SEND_TIMEOUT_S)
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-                timer.reschedule(None)
-    except (StreamAborted, TimeoutError):
+        await pour(write)
+    except StreamAborted:
         return
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _write_each(parts: AsyncIterable[bytes], write: Write) -> None:
+    async for part in parts:
+        await write(part)

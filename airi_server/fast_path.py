@@ -8,7 +8,8 @@ and a test holds their answers against each other.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from accounts import addresses, auth
@@ -18,7 +19,8 @@ from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import DomainError
 from airi_server.runtime import published
 from llmrouter import gateway
-from llmrouter.api import parts
+from llmrouter.completions.relay import Write
+from llmrouter.completions.streaming import Streaming
 from llmrouter.gateway import Call
 
 PATHS: Final = frozenset({"/v1/chat/completions", "/api/v1/openai/chat/completions"})
@@ -32,8 +34,8 @@ def takes(scope: Scope) -> bool:
 
 async def complete(
     scope: Scope, receive: Receive
-) -> tuple[list[tuple[bytes, bytes]], bytes | AsyncIterator[bytes]]:
-    """Answer a completion: its headers as ASGI sends them, and its body or the parts of it.
+) -> tuple[list[tuple[bytes, bytes]], bytes | Callable[[Write], Awaitable[None]]]:
+    """Answer a completion: its headers as ASGI sends them, and its body or what writes it.
 
     Raises:
         DomainError: Refused; with `closes_connection` if the body was not read.
@@ -63,7 +65,16 @@ async def complete(
         (b"content-type", reply.content_type.encode()),
         *((name.encode(), value.encode()) for name, value in reply.headers),
     ]
-    return sent, reply.body if reply.stream is None else parts(reply.stream, client)
+    return sent, reply.body if reply.stream is None else partial(_pour, reply.stream, client)
+
+
+async def _pour(stream: Streaming, client: ClientConnection, write: Write) -> None:
+    """Write a stream; whoever stops writing it has left."""
+    try:
+        await stream.relay.pour(write)
+    finally:
+        stream.leave()
+        client.close()
 
 
 def _headers(scope: Scope) -> dict[bytes, str]:

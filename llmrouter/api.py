@@ -9,7 +9,6 @@ from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from ninja import Router
 
 from accounts.auth import AuthedRequest
-from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import NotFound
 from llmrouter import gateway, schemas
 from llmrouter.completions.streaming import Streaming
@@ -88,21 +87,19 @@ def _response(reply: Reply) -> HttpResponseBase:
     if reply.stream is None:
         response = HttpResponse(reply.body, content_type=reply.content_type)
     else:
-        response = StreamingHttpResponse(parts(reply.stream), content_type=reply.content_type)
+        response = StreamingHttpResponse(_parts(reply.stream), content_type=reply.content_type)
     for name, value in reply.headers:
         response[name] = value
     return response
 
 
-async def parts(stream: Streaming, client: ClientConnection | None = None) -> AsyncIterator[bytes]:
+async def _parts(stream: Streaming) -> AsyncIterator[bytes]:
     """Hand out a stream part by part; whoever stops asking has left."""
     try:
         async for part in stream.relay.parts():
             yield part
     finally:
         stream.leave()
-        if client is not None:
-            client.close()
 
 
 def _names(request: AuthedRequest) -> list[str]:

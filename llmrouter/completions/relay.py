@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 MAX_QUEUED_BYTES: Final = 262_144
+Write = Callable[[bytes], Awaitable[None]]
 
 
 class StreamAborted(Exception):
@@ -17,7 +18,7 @@ class StreamAborted(Exception):
 class Relay:
     """Bytes from one writer to one reader. What waits is handed over joined.
 
-    A slow reader fills the queue, the writer waits in `room`, and the upstream is read no faster
+    A slow reader keeps the writer waiting in `pass_on`, so that the upstream is read no faster
     than the client reads. After `leave` nobody reads any more and bytes are dropped.
     """
 
@@ -29,22 +30,32 @@ class Relay:
         self._left = False
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._write: Write | None = None
 
-    @property
-    def is_full(self) -> bool:
-        return self._size >= MAX_QUEUED_BYTES
+    async def pass_on(self, part: bytes) -> None:
+        """Bring a part on its way, and return when there is room for another.
+
+        While the reader sleeps in `pour` the part is written here: to wake a second task for
+        each part would cost as much as the write.
+        """
+        if self._write is not None and self._reader is not None and not self._reader.done():
+            try:
+                await self._write(part)
+            except BaseException:
+                self.put(part)
+                raise
+            return
+        self.put(part)
+        while self._size >= MAX_QUEUED_BYTES and not self._left:
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
 
     def put(self, part: bytes) -> None:
+        """Leave a part to the reader, whether there is room or not."""
         if not self._left:
             self._queue.append(part)
             self._size += len(part)
             self._wake(self._reader)
-
-    async def room(self) -> None:
-        """Wait until the reader has caught up, or left."""
-        while self.is_full and not self._left:
-            self._writer = asyncio.get_running_loop().create_future()
-            await self._writer
 
     def end(self, *, aborted: bool = False) -> None:
         self._ended = True
@@ -80,6 +91,16 @@ class Relay:
             else:
                 self._reader = asyncio.get_running_loop().create_future()
                 await self._reader
+
+    async def pour(self, write: Write) -> None:
+        """Write what was put, in order, until the end.
+
+        Raises:
+            StreamAborted: As `parts`.
+        """
+        self._write = write
+        async for part in self.parts():
+            await write(part)
 
     @staticmethod
     def _wake(sleeper: asyncio.Future[None] | None) -> None:

@@ -132,16 +132,15 @@ class Streaming(PaidRequest):
         reader, relay = self.reader, self.relay
         next_checkpoint = loop.time() + CHECKPOINT_S
         ending = False
-        relay.put(reader.feed(head))
+        if forwarded := reader.feed(head):
+            await relay.pass_on(forwarded)
         async for chunk in upstream.chunks(response):
             if forwarded := reader.feed(chunk):
-                relay.put(forwarded)
+                await relay.pass_on(forwarded)
             if reader.end_marker and not ending:
                 # All that can follow is the end of the body, which frees the connection.
                 ending = True
                 timer.reschedule(min(timer.when() or math.inf, loop.time() + 1))
-            if relay.is_full:
-                await relay.room()
             if loop.time() >= next_checkpoint:
                 next_checkpoint = loop.time() + CHECKPOINT_S
                 _ = owners.own(self._mark())

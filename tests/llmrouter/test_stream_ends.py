@@ -55,7 +55,7 @@ class TestClientGone:
         first, rest = frames("a")[:1], frames("a", use=(3_000, 1_000))[1:]
 
         async def step(request):
-            return await stream([*first, *[b": wait\n\n"] * 8, *rest], pause_s=0.1)(request)
+            return await stream([*first, *[b": wait\n\n"] * 4, *rest], pause_s=0.1)(request)
 
         upstream.script(step)
 
