@@ -23,7 +23,7 @@ from llmrouter import owners
 from llmrouter.routing import upstream
 
 logger = logging.getLogger(__name__)
-GC_THRESHOLDS: Final = (50_000, 50, 100)
+GC_THRESHOLDS: Final = (50_000, 10, 10)
 
 
 async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
