@@ -74,6 +74,7 @@ class Edge:
             return
         exchange = _Exchange(scope, send)
         context.request_id.set(exchange.request_id)
+        context.line.set(exchange.line)
         if exchange.is_preflight:
             await exchange.answer_preflight()
             return
@@ -111,6 +112,7 @@ class _Exchange:
         self.scope = scope
         self.request_id = str(uuid7())
         self.status = 0
+        self.line = context.Line()
         self._send = send
         self._began = time.perf_counter()
         self._is_page = scope["path"].startswith(PAGES)
@@ -167,11 +169,13 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": response.content})
 
     def log(self) -> None:
+        self.line.is_written = True
         if self.scope["path"] in ("/livez", "/readyz") or not logger.isEnabledFor(logging.INFO):
             return
         logger.info(
             "Request ended",
             extra={
+                **self.line.facts,
                 "method": self.scope["method"],
                 "path": self.scope["path"],
                 "status": self.status,

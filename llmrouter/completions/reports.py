@@ -1,4 +1,4 @@
-"""What is told of a request that has ended: one log line, the metrics and the span."""
+"""What is told of a request that has ended: its part of a log line, the metrics and the span."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from airi_server.kernel import context
 from billing.settlements import Charged, Settlement
 from llmrouter import telemetry
 from llmrouter.routing.attempts import Walk
@@ -27,22 +28,21 @@ def ended(course: Course, settlement: Settlement, charged: Charged) -> None:
     ticket = settlement.ticket
     usage = settlement.usage
     if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "Chat completion ended",
-            extra={
-                "user": ticket.user_id,
-                "model": ticket.model,
-                "stream": ticket.stream,
-                "outcome": settlement.outcome,
-                "status": settlement.status,
-                "attempts": settlement.attempts,
-                "duration_ms": settlement.duration_ms,
-                "prompt_tokens": usage.prompt if usage else None,
-                "completion_tokens": usage.completion if usage else None,
-                "flux": charged.charged,
-                "unbilled": charged.unbilled,
-            },
-        )
+        facts = {
+            "user": ticket.user_id,
+            "model": ticket.model,
+            "stream": ticket.stream,
+            "outcome": settlement.outcome,
+            "status": settlement.status,
+            "attempts": settlement.attempts,
+            "duration_ms": settlement.duration_ms,
+            "prompt_tokens": usage.prompt if usage else None,
+            "completion_tokens": usage.completion if usage else None,
+            "flux": charged.charged,
+            "unbilled": charged.unbilled,
+        }
+        if not context.add_to_line(facts):
+            logger.info("Chat completion ended", extra=facts)
     if telemetry.is_enabled():
         telemetry.request_ended(_report(course, settlement, charged))
 
