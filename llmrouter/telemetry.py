@@ -17,6 +17,7 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span
 
 from airi_server.kernel import instance
+from airi_server.kernel.counters import Counter
 
 if TYPE_CHECKING:
     from llmrouter.routing.failures import Failure
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _meter: Final = metrics.get_meter("airi.llmrouter")
 
 
-def _counter(name: str) -> metrics.Counter:
-    return _meter.create_counter(name)
+def _counter(name: str) -> Counter:
+    return Counter(_meter, name)
 
 
 def _seconds(name: str) -> metrics.Histogram:
@@ -49,11 +50,6 @@ FLUX_CONSUMED: Final = _counter("airi.billing.flux.consumed")
 FLUX_UNBILLED: Final = _counter("airi.billing.flux.unbilled")
 INSUFFICIENT: Final = _counter("flux.insufficient_balance")
 RATE_LIMITED: Final = _counter("airi.rate_limit.blocked")
-_COUNTERS: Final = (
-    OPERATION_COUNT, INPUT_TOKENS, OUTPUT_TOKENS, STREAM_INTERRUPTED, FALLBACKS, UPSTREAM_ERRORS,
-    KEY_EXHAUSTED, SAME_STATUS, DECRYPT_FAILURES, CONFIG_RELOAD, FLUX_CONSUMED, FLUX_UNBILLED,
-    INSUFFICIENT, RATE_LIMITED,
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -66,11 +62,9 @@ _exporting = _Exporting()
 
 
 def configure(tracer: Tracer, *, ratio: float) -> None:
-    """Start reporting; prime the counters, so that a series exists before its first event."""
+    """Start reporting."""
     _exporting.tracer = tracer
     _exporting.ratio = ratio
-    for counter in _COUNTERS:
-        counter.add(0)
 
 
 def is_enabled() -> bool:
