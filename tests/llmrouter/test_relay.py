@@ -46,7 +46,8 @@ class TestParts:
         assert 0 < by_owner < len(written)
 
     async def test_whose_write_was_cut_short_are_left_to_the_reader(self):
-        passing, blocked, written = Relay(), asyncio.Event(), []
+        passing, blocked = Relay(), asyncio.Event()
+        written: list[bytes] = []
 
         async def write(part):
             if asyncio.current_task() is owner:

@@ -26,7 +26,7 @@ PAUSE_S = 0.05
 @pytest.fixture
 def collected():
     """Collect what is there already; then return a function that tells what has come since."""
-    found = []
+    found: list[type] = []
 
     def collect():
         gc.set_debug(gc.DEBUG_SAVEALL)
