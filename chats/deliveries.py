@@ -136,13 +136,14 @@ class Deliveries:
                 pushes = Pushes(chat_id, first, page)
                 for run in runs(batch):
                     self._hand_out(run, pushes)
-        except database.AWAY:
+        except Exception as failure:
             # What was not delivered counts as missing: the head watch brings it.
             for event in batch:
                 self._ranges(chat_id).remove(event.from_seq, event.to_seq)
-            logger.warning("Unable to read what to push", extra={"events": len(batch)})
-        except Exception:
-            logger.exception("Unable to push")
+            if isinstance(failure, database.AWAY):
+                logger.warning("Unable to read what to push", extra={"events": len(batch)})
+            else:
+                logger.exception("Unable to push")
 
     async def _pages(self, chat_id: str, first: int, last: int) -> AsyncIterator[tuple[int, Page]]:
         """Yield what is in a range, page by page, each after the number it begins with."""

@@ -207,12 +207,13 @@ class TestHeadWatch:
         assert (await ria.pushed())["toSeq"] == 1
         assert await mio.quiet()
 
-    async def test_brings_what_could_not_be_read_at_first(self, people, monkeypatch):
+    @pytest.mark.parametrize("failure", [database.AWAY[0], RuntimeError], ids=["away", "bug"])
+    async def test_brings_what_could_not_be_read_at_first(self, people, monkeypatch, failure):
         room = await people.room("ria", "mio")
         ria, mio = await people.join("ria"), await people.join("mio")
 
         async def away(**_):
-            raise database.AWAY[0]
+            raise failure
 
         with monkeypatch.context() as patched:
             patched.setattr(messages, "between", away)
