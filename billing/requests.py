@@ -181,6 +181,9 @@ async def _replay(ticket: Ticket, existing: UUID | None) -> Replay:
     if not found:
         raise StillInFlight("The request is being processed.", retry_after_s=1)
     state, input_hash, charged, body = found[0]
+    if state == "voided":
+        # It failed since we met it, and has left its key free: the next try runs.
+        raise StillInFlight("The request is being processed.", retry_after_s=1)
     if input_hash != ticket.input_hash:
         raise KeyReused("The idempotency key was used before with another body.")
     if state in ("open", "streaming"):

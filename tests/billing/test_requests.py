@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from billing import requests
 from billing.ledger import AccountClosed
@@ -83,6 +84,27 @@ class TestOpen:
             await opened(make.ticket("mio", price, client_key="k", input_hash=HASH))
 
         assert refused.value.details == {"requestId": str(first.id), "fluxCharged": 7}
+
+    async def test_a_client_key_whose_request_fails_while_it_is_looked_up_is_not_processed(
+        self, hot, monkeypatch
+    ):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        first = make.ticket("mio", price, client_key="k", input_hash=HASH)
+        again = make.ticket("mio", price, client_key="k", input_hash="cd" * 32)
+        await opened(first)
+        look = database.fetch
+
+        async def look_late(sql, params):
+            await requests.settle(make.settlement(first, None))
+            return await look(sql, params)
+
+        monkeypatch.setattr(database, "fetch", look_late)
+        with pytest.raises(requests.StillInFlight):
+            await opened(again)
+        monkeypatch.undo()
+
+        assert await opened(again) == 10
 
     async def test_fifty_at_once_with_one_client_key_have_one_effect(self, hot):
         price = await make.new_price()
