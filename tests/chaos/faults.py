@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -23,7 +24,22 @@ class Kind(StrEnum):
     INSTANCE_STOPPED = "instance stopped"
     INSTANCE_KILLED = "instance killed"
     INSTANCE_PAUSED = "instance paused"
+    DATABASE_KILLED = "PostgreSQL killed"
+    ROUTES_MOVED = "routes moved"
+    PERSON_BANNED = "person banned"
+    KEY_DISABLED = "key disabled"
 
+
+OF_MACHINES: Final = (
+    Kind.SOCKETS_CUT,
+    Kind.REDIS_KILLED,
+    Kind.DATABASE_RESTARTED,
+    Kind.DATABASE_CRASHED,
+    Kind.INSTANCE_STOPPED,
+    Kind.INSTANCE_KILLED,
+    Kind.INSTANCE_PAUSED,
+)
+"""What any run can do; the others need somebody who is paid for it."""
 
 _LASTS_S: Final = {
     Kind.SOCKETS_CUT: (0.0, 0.0),
@@ -33,6 +49,10 @@ _LASTS_S: Final = {
     Kind.INSTANCE_STOPPED: (0.2, 2.0),
     Kind.INSTANCE_KILLED: (0.2, 2.0),
     Kind.INSTANCE_PAUSED: (0.5, 4.0),
+    Kind.DATABASE_KILLED: (0.0, 1.5),
+    Kind.ROUTES_MOVED: (0.0, 0.0),
+    Kind.PERSON_BANNED: (9.0, 11.0),
+    Kind.KEY_DISABLED: (9.0, 11.0),
 }
 
 
@@ -54,15 +74,15 @@ class Fault:
     share: float
 
 
-def schedule(seed: int, seconds: float) -> list[Fault]:
-    """Return faults in their order: each kind once before any comes again."""
+def schedule(seed: int, seconds: float, kinds: Sequence[Kind] = OF_MACHINES) -> list[Fault]:
+    """Return faults in their order: everything in `kinds` once before any of it comes again."""
     rng = random.Random(seed)
     faults: list[Fault] = []
     deck: list[Kind] = []
     at = _QUIET_S
     while at < seconds - _QUIET_S:
         if not deck:
-            deck = rng.sample(list(Kind), len(Kind))
+            deck = rng.sample(kinds, len(kinds))
         kind = deck.pop()
         faults.append(
             Fault(

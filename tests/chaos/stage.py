@@ -23,15 +23,18 @@ from airi_server.launch.postgres import Postgres
 from airi_server.launch.valkey import Valkey
 from tests.chaos.faults import INSTANCES, Fault, Kind
 
-_READY_S: Final = 60.0
+_READY_S: Final = 120.0
 _STOP_S: Final = 20.0
+_ORPHANS_S: Final = 0.5
 _POSTGRES: Final = "postgres"
 _VALKEY: Final = "valkey"
 _TARGETS: Final = {
     Kind.REDIS_KILLED: _VALKEY,
     Kind.DATABASE_RESTARTED: _POSTGRES,
     Kind.DATABASE_CRASHED: _POSTGRES,
+    Kind.DATABASE_KILLED: _POSTGRES,
 }
+_ENDS: Final = (Kind.INSTANCE_STOPPED, Kind.INSTANCE_KILLED)
 _UNWANTED: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http_proxy", "https_proxy", "HTTP_PROXY",
                     "HTTPS_PROXY", "ALL_PROXY", "all_proxy")  # fmt: skip
 
@@ -94,12 +97,18 @@ class Instance:
 
 
 class Stage:
-    """Everything that can fail. Nothing here is tried twice: what does not come up ends the run."""
+    """Everything that can fail. Nothing here is tried twice: what does not come up ends the run.
+
+    Attributes:
+        ports: Where a balancer that asks for readiness sends connections. One that starts is not
+            among them: its socket takes connections long before anybody answers.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._postgres = Postgres(directory, durable=True)
         self._valkey = Valkey(directory)
         self.instances = [Instance(number, directory) for number in range(INSTANCES)]
+        self.ports = [instance.port for instance in self.instances]
         self._locks = {target: asyncio.Lock() for target in (_POSTGRES, _VALKEY, *range(INSTANCES))}
         # A child is signalled when the thread that started it ends: these stay to the end.
         self._hands = ThreadPoolExecutor(max_workers=8)
@@ -127,9 +136,16 @@ class Stage:
         self._hands.shutdown()
 
     async def inflict(self, fault: Fault) -> bool:
-        """Let a fault happen and mend it; return False if its target still has another one."""
+        """Let a fault happen and mend it.
+
+        Returns:
+            False if it was left out: its target still has another one, or it would end the last
+            instance that serves. On a busy machine one takes long to come up.
+        """
         target = _TARGETS.get(fault.kind, fault.instance)
-        if self._locks[target].locked():
+        others = (self._locks[n] for n in range(INSTANCES) if n != fault.instance)
+        is_last = fault.kind in _ENDS and any(lock.locked() for lock in others)
+        if is_last or self._locks[target].locked():
             return False
         async with self._locks[target]:
             await self._happen(fault)
@@ -144,6 +160,9 @@ class Stage:
                 await self._restart(self._postgres, signal.SIGINT, fault.lasts_s)
             case Kind.DATABASE_CRASHED:
                 await self._restart(self._postgres, signal.SIGQUIT, fault.lasts_s)
+            case Kind.DATABASE_KILLED:
+                # Its children notice by themselves; until they have, the next one cannot start.
+                await self._restart(self._postgres, signal.SIGKILL, max(_ORPHANS_S, fault.lasts_s))
             case Kind.INSTANCE_PAUSED:
                 instance.signal(signal.SIGSTOP)
                 await asyncio.sleep(fault.lasts_s)
@@ -164,8 +183,10 @@ class Stage:
     async def _replace(self, instance: Instance, how: signal.Signals, lasts_s: float) -> None:
         await self._do(partial(instance.end, how))
         await asyncio.sleep(lasts_s)
+        self.ports.remove(instance.port)
         await self._do(instance.start)
         await self._do(instance.wait)
+        self.ports.append(instance.port)
 
     async def _do(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._hands, work)

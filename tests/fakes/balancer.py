@@ -72,6 +72,8 @@ class Balancer:
         return await self._dial(turn + len(self._ports) - 1)
 
     async def _dial(self, turn: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not self._ports:
+            raise ConnectionRefusedError
         port = self._ports[turn % len(self._ports)]
         return await asyncio.open_connection(processes.LOOPBACK, port)
 

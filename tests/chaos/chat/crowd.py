@@ -20,7 +20,7 @@ from tests.chaos.chat.client import GONE, Client, Person, Tally
 from tests.chaos.chat.verdict import Absence
 
 _REST_S: Final = 6.0
-_TRIES: Final = 12
+_TRIES: Final = 40
 _AGAIN_S: Final = 0.5
 _WORDS: Final = ("salt", "sea", "tide", "moon", "harbor", "gull", "rope", "fog")
 

@@ -88,6 +88,7 @@ class Play:
 
         url = balancer.base_url
         self.tally = Tally()
+        self._untold: list[str] = []
         self._seed = seed
         self._stage, self._balancer = running, balancer
         rng = random.Random(seed)
@@ -139,7 +140,8 @@ class Play:
         ended = [life for life in self._lives if life.done()]
         violations += [f"the run itself: {life.exception()!r}" for life in ended]
         if told_after_s is None:
-            violations.append(f"somebody was not told within {_TOLD_WITHIN_S:.0f} s")
+            first = "; ".join(self._untold[:_SHOWN])
+            violations.append(f"not told within {_TOLD_WITHIN_S:.0f} s, or still busy: {first}")
         return told_after_s, violations
 
     async def _suffer(self, plan: list[Fault], seconds: float) -> None:
@@ -193,6 +195,9 @@ class Play:
                 told_after_s = time.monotonic() - began
                 break
             await asyncio.sleep(_LOOK_S)
+        if told_after_s is None:
+            self._untold = [client.name for client in self.clients if not client.is_quiet]
+            self._untold += self._differences(await asyncio.to_thread(self._truth))
         for client in self.clients:
             for chat_id in client.replicas:
                 client.want(chat_id)
