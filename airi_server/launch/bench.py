@@ -1,4 +1,4 @@
-"""`./run bench …` and `./run bench chat …`: hand over to what brings up what it measures."""
+"""`./run bench PART …`, `./run bench chat …`: hand over to what brings up what it measures."""
 
 from __future__ import annotations
 

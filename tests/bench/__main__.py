@@ -1,111 +1,94 @@
-"""`python -m tests.bench`: bring everything up, run the cases, say what they cost."""
+"""Bring everything up, run the parts asked for, say what they cost and which goals hold.
+
+Without a part it is the main table. `all` is every part, each with storage of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
-from urllib.parse import urlsplit
+
+import orjson
 
 from airi_server.launch import processes
-from tests.bench import cases, cpu, report, rig
-from tests.bench.cases import Case, Measured, Target
+from tests.bench import against, instances, memory, overhead, paced, rig, rows, table
+from tests.bench.cases import MODEL
+from tests.bench.goals import Findings
+from tests.bench.goals import table as goals_table
 
+PARTS: Final[Mapping[str, Callable[[rig.Rig, argparse.Namespace], Findings]]] = {
+    "table": table.run,
+    "paced": paced.run,
+    "overhead": overhead.run,
+    "instances": instances.run,
+    "memory": memory.run,
+    "rows": rows.run,
+    "against": against.run,
+}
 _SECONDS: Final = 15.0
 _QUICK_S: Final = 3.0
-MODEL: Final = "chat-default"
 
 
 def main() -> None:
-    options = _parser().parse_args()
+    options = _options()
     signal.signal(signal.SIGTERM, end)
     try:
-        sound = _run(options)
+        found = _run(options) if len(options.parts) == 1 else _run_each(options)
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(0 if sound else 1)
+    print(f"\n{goals_table(found.goals)}")
+    for fault in found.faults:
+        print(f"WRONG: {fault}")
+    if options.findings:
+        options.findings.write_bytes(orjson.dumps(found.as_json()))
+    sys.exit(1 if found.faults else 0)
 
 
-def _run(options: argparse.Namespace) -> bool:
-    """Return whether every case was answered, written and paid alike."""
-    seconds = options.seconds or (_QUICK_S if options.quick else _SECONDS)
+def _run(options: argparse.Namespace) -> Findings:
+    """Run one part, in this process."""
     began = time.monotonic()
     with rig.running(upstream_port=options.upstream_port) as running:
-        introduce(running, seconds)
-        sound = _run_all(running, options, seconds)
-        print(
-            f"server memory: {cpu.resident_mb(running.kinds['server'])} MB | "
-            f"{time.monotonic() - began:.0f} s in all"
-        )
-    return sound
+        introduce(running, options.seconds)
+        found = PARTS[options.parts[0]](running, options)
+    print(f"{options.parts[0]}: {time.monotonic() - began:.0f} s in all", flush=True)
+    return found
 
 
-def _run_all(running: rig.Rig, options: argparse.Namespace, seconds: float) -> bool:
-    target, direct = cases.own(running, MODEL), cases.upstream(running, MODEL)
-    short = min(seconds, 5.0)
-    _warm_up(target, min(seconds, 4.0))
-    base = cases.fire(cases.DIRECT, direct, min(short, 2.0))
-    print(report.short_line(cases.DIRECT, base), flush=True)
-    runs = [_said(cases.ONE, target, short, added_to=base.p50)]
-    measured = [cases.MANY, cases.ONE_USER, cases.STREAMS, cases.FLUX]
-    if not options.quick:
-        runs.append(_said(cases.STREAM_ONE, target, short))
-        stream = cases.fire(cases.DIRECT_STREAM, direct, short)
-        print(report.short_line(cases.DIRECT_STREAM, stream), f"| first {stream.first_p50:.2f} ms")
-        measured.insert(3, cases.STREAMS_AT_ONCE)
-    runs += [_said(case, target, seconds) for case in measured]
-    if options.against:
-        _compare(runs, _other(options), seconds)
-    if options.workers > 1:
-        running.add_servers(options.workers)
-        _warm_up(target, min(seconds, 2.0))
-        print(f"with {options.workers} server processes:")
-        runs.append(_said(cases.MANY, target, seconds))
-        _compare_workers(runs)
-    return not any(run.faults for run in runs)
+def _run_each(options: argparse.Namespace) -> Findings:
+    """Run each part in a process of its own: Django can be told only once where its storage is."""
+    found = Findings()
+    given = [argument for argument in sys.argv[1:] if argument not in {*PARTS, "all"}]
+    with tempfile.TemporaryDirectory() as directory:
+        for part in options.parts:
+            print(f"\n## {part}", flush=True)
+            file = Path(directory, part)
+            command = [sys.executable, "-m", "tests.bench", part, *given, f"--findings={file}"]
+            status = _wait_for(subprocess.Popen(command))
+            if not file.exists():
+                found.faults.append(f"{part} ended with status {status}")
+                continue
+            its = Findings.of_json(orjson.loads(file.read_bytes()))
+            found.goals += its.goals
+            found.faults += [f"{part}: {fault}" for fault in its.faults]
+    return found
 
 
-def _said(case: Case, target: Target, seconds: float, *, added_to: float | None = None) -> Measured:
-    assert target.rig is not None
-    measured = cases.measure(case, target.rig, target, seconds)
-    added = None if added_to is None else measured.outcome.p50 - added_to
-    print(report.line(measured, added_ms=added), flush=True)
-    return measured
-
-
-def _warm_up(target: Target, seconds: float) -> None:
-    for case in (cases.MANY, cases.STREAMS, cases.FLUX):
-        cases.fire(case, target, seconds / 3)
-
-
-def _compare(runs: list[Measured], other: Target, seconds: float) -> None:
-    for run in runs:
-        if run.case in (cases.ONE, cases.MANY, cases.STREAMS):
-            outcome = cases.fire(run.case, other, seconds)
-            ratio = run.outcome.rate / outcome.rate if outcome.rate else float("inf")
-            broken = f" | {outcome.broken} not whole: {outcome.sample}" if outcome.broken else ""
-            said = f"{report.short_line(run.case, outcome)} | ours is {ratio:.1f} times that"
-            print(f"against {said}{broken}", flush=True)
-
-
-def _compare_workers(runs: list[Measured]) -> None:
-    alone, together = [run for run in runs if run.case == cases.MANY]
-    print(f"{together.outcome.rate / max(alone.outcome.rate, 1):.2f} times one process")
-
-
-def _other(options: argparse.Namespace) -> Target:
-    url = urlsplit(options.against)
-    if url.scheme != "http" or not url.hostname:
-        sys.exit("--against takes an http:// URL on this machine.")
-    path = url.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path = f"{path.removesuffix('/v1')}{cases.CHAT}"
-    return Target(url.hostname, url.port or 80, [options.key], options.model, path=path)
+def _wait_for(part: subprocess.Popen[bytes]) -> int:
+    """Return how a part ended; if we are told to stop, it is, and puts its own things away."""
+    try:
+        return part.wait()
+    except KeyboardInterrupt:
+        processes.stop(part, how=signal.SIGTERM, patience_s=60)
+        raise
 
 
 def introduce(running: rig.Rig, seconds: float) -> None:
@@ -138,16 +121,37 @@ def end(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _options() -> argparse.Namespace:
+    options = _parser().parse_args()
+    if unknown := set(options.parts) - {*PARTS, "all"}:
+        sys.exit(f"./run bench: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if "all" in options.parts:
+        options.parts = [part for part in PARTS if part != "against" or options.against]
+    elif not options.parts:
+        asked = {"table": True, "instances": options.workers, "against": options.against}
+        options.parts = [part for part, is_asked in asked.items() if is_asked]
+    if "against" in options.parts and not options.against:
+        sys.exit("./run bench against: say which gateway with --against URL.")
+    options.seconds = options.seconds or (_QUICK_S if options.quick else _SECONDS)
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     add = parser.add_argument
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} or all")
     add("--quick", action="store_true", help="short cases: under a minute in all")
     add("--seconds", type=float, help="how long each case lasts")
-    add("--workers", type=int, default=1, help="at the end also with so many server processes")
+    add("--rounds", type=int, help="of what is measured in turns")
+    add("--rows", type=int, default=10_000_000, help="rows: the larger ledger")
+    add("--requests", type=int, default=1_000_000, help="memory: how many are served")
+    add("--workers", type=int, help="instances: processes behind one port (2)")
     add("--against", metavar="URL", help="the same load on another gateway, for the ratio")
+    add("--header", action="append", default=[], metavar="NAME:VALUE", help="sent to --against")
     add("--key", default="sk-none", help="sent to --against")
     add("--model", default=MODEL, help="asked of --against")
     add("--upstream-port", type=int, default=0, help="what --against can be routed to; 0 is any")
+    add("--findings", type=Path, help=argparse.SUPPRESS)
     return parser
 
 

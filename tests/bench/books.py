@@ -6,6 +6,8 @@ PostgreSQL's own statistics come up to ten seconds late. Autovacuum's are among 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +51,11 @@ class Totals:
     settled: int
     debits: int
 
+    def __sub__(self, before: Totals) -> Totals:
+        return Totals(
+            self.rows - before.rows, self.settled - before.settled, self.debits - before.debits
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -62,7 +69,18 @@ class Books:
     """A connection of the benchmark's own."""
 
     def __init__(self, database_url: str) -> None:
-        self._connection = psycopg.connect(database_url, autocommit=True)
+        options = "-c work_mem=256MB -c jit=off"
+        self._connection = psycopg.connect(database_url, autocommit=True, options=options)
+
+    @classmethod
+    @contextmanager
+    def of(cls, database_url: str) -> Iterator[Books]:
+        """Open the books of a database for as long as the block lasts."""
+        books = cls(database_url)
+        try:
+            yield books
+        finally:
+            books.close()
 
     def close(self) -> None:
         self._connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -10,23 +11,29 @@ import orjson
 from airi_server.launch import processes
 from tests.bench import cpu
 from tests.bench.books import Totals, Written
-from tests.bench.load import BALANCE, JSON, STREAM, Outcome, Plan
-from tests.bench.rig import Rig, spawn
+from tests.bench.load import BALANCE, JSON, PACED, STREAM, Outcome, Plan
+from tests.bench.rig import Rig
+from tests.bench.servers import Servers, spawn
 
+MODEL: Final = "chat-default"
 CHAT: Final = "/v1/chat/completions"
 _PROMPT: Final = "Tell me, in a few words, why the sea is salt, and whether it has always been so."
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Somebody who speaks OpenAI's protocol. `rig` is None where we can count nothing."""
+    """Somebody who speaks OpenAI's protocol.
+
+    `headers` are whole lines to send as well, `pids` the processes whose CPU is the server's.
+    """
 
     host: str
-    port: int
+    ports: list[int]
     keys: list[str]
     model: str
     path: str = CHAT
-    rig: Rig | None = None
+    headers: Sequence[str] = ()
+    pids: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ class Case:
     connections: int
     users: int = 64
     note: str = ""
+    spread_s: float = 0.0
 
     @property
     def label(self) -> str:
@@ -45,7 +53,11 @@ class Case:
 
     @property
     def unit(self) -> str:
-        return "streams/s" if self.expects == STREAM else "req/s"
+        return "streams/s" if self.is_stream else "req/s"
+
+    @property
+    def is_stream(self) -> bool:
+        return self.expects in (STREAM, PACED)
 
 
 DIRECT: Final = Case("direct to the upstream", JSON, 1)
@@ -56,6 +68,7 @@ STREAMS: Final = Case("streams", STREAM, 64)
 STREAMS_AT_ONCE: Final = Case("streams written at once", STREAM, 64, note="at-once")
 STREAM_ONE: Final = Case("streams", STREAM, 1)
 DIRECT_STREAM: Final = Case("direct stream from the upstream", STREAM, 1)
+PACED_STREAMS: Final = Case("paced streams", PACED, 500, note="paced", spread_s=3.0)
 FLUX: Final = Case("GET /api/v1/flux", BALANCE, 64)
 
 
@@ -80,8 +93,8 @@ def requests_of(case: Case, target: Target) -> list[str]:
 
 
 def _request(case: Case, target: Target, key: str) -> str:
-    host = f"{target.host}:{target.port}"
-    shared = f"Host: {host}\r\nAuthorization: Bearer {key}\r\n"
+    lines = [f"Host: {target.host}:{target.ports[0]}", f"Authorization: Bearer {key}"]
+    shared = "".join(f"{line}\r\n" for line in [*lines, *target.headers])
     if case.expects == BALANCE:
         return f"GET /api/v1/flux HTTP/1.1\r\n{shared}\r\n"
     content = f"{_PROMPT} {case.note}".strip()
@@ -90,22 +103,24 @@ def _request(case: Case, target: Target, key: str) -> str:
         "messages": [{"role": "user", "content": content}],
         "max_tokens": 256,
     }
-    if case.expects == STREAM:
+    if case.is_stream:
         order["stream"] = True
     body = orjson.dumps(order).decode()
     headers = f"{shared}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"POST {target.path} HTTP/1.1\r\n{headers}\r\n{body}"
 
 
-def fire(case: Case, target: Target, seconds: float) -> Outcome:
-    """Put the load on; return when every answer is there or given up."""
+def fire(case: Case, target: Target, seconds: float, *, most: int = 1_000_000) -> Outcome:
+    """Put the load on, for so many seconds or requests; return when every answer is there."""
     plan = Plan(
         host=target.host,
-        port=target.port,
+        ports=target.ports,
         requests=requests_of(case, target),
         expects=case.expects,
         connections=case.connections,
         seconds=seconds,
+        most=most,
+        spread_s=case.spread_s,
     )
     generator = spawn("load", pipes=True)
     try:
@@ -130,10 +145,9 @@ def measure(case: Case, rig: Rig, target: Target, seconds: float) -> Measured:
     spent["load"] = outcome.cpu_s
     others = cpu.machine_used() - machine - sum(spent.values())
     now, ended, later = rig.asked(), books.written(), books.totals()
-    delta = Totals(
-        later.rows - totals.rows, later.settled - totals.settled, later.debits - totals.debits
-    )
-    faults = books.faults() + _mismatches(case, outcome, delta)
+    delta = later - totals
+    paid = 0 if case.expects == BALANCE else outcome.complete
+    faults = books.faults() + unanswered(outcome) + mismatches(paid, delta)
     return Measured(
         case=case,
         outcome=outcome,
@@ -147,21 +161,24 @@ def measure(case: Case, rig: Rig, target: Target, seconds: float) -> Measured:
     )
 
 
-def _mismatches(case: Case, outcome: Outcome, written: Totals) -> list[str]:
-    """Hold what the client got against what was written for it."""
-    faults = []
-    if outcome.broken:
-        faults.append(f"{outcome.broken} answers were not whole: {outcome.sample}")
-    paid = 0 if case.expects == BALANCE else outcome.complete
+def unanswered(outcome: Outcome) -> list[str]:
+    """Return what was wrong with the answers, if anything was."""
+    return [f"{outcome.broken} answers were not whole: {outcome.sample}"] if outcome.broken else []
+
+
+def mismatches(paid: int, written: Totals) -> list[str]:
+    """Hold what the clients got against what was written for it."""
     wanted = replace(written, rows=paid, settled=paid, debits=paid)
-    if written != wanted:
-        faults.append(f"{paid} paid answers, but {written}")
-    return faults
+    return [] if written == wanted else [f"{paid} paid answers, but {written}"]
 
 
-def own(rig: Rig, model: str) -> Target:
-    return Target(processes.LOOPBACK, rig.port, rig.keys, model, rig=rig)
+def own(rig: Rig, model: str = MODEL, *servers: Servers) -> Target:
+    """Return our own servers; without any given those that every rig has."""
+    groups = servers or (rig.servers,)
+    pids = [pid for group in groups for pid in group.pids]
+    ports = [group.port for group in groups]
+    return Target(processes.LOOPBACK, ports, rig.keys, model, pids=pids)
 
 
-def upstream(rig: Rig, model: str) -> Target:
-    return Target(processes.LOOPBACK, rig.upstream_port, ["sk-direct"], model)
+def upstream(rig: Rig, model: str = MODEL) -> Target:
+    return Target(processes.LOOPBACK, [rig.upstream_port], ["sk-direct"], model)

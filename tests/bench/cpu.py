@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -77,3 +77,25 @@ def resident_mb(pids: Sequence[int]) -> int:
     """Return the resident memory of the largest of these processes."""
     pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
     return max(pages) * _PAGE // 2**20
+
+
+def listening_on(port: int) -> list[int]:
+    """Return the processes that listen on a port, without those below one of them."""
+    inodes = {
+        f"socket:[{columns[9]}]"
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+        if (columns := line.split())[3] == "0A" and int(columns[1].rsplit(":")[-1], 16) == port
+    }
+    found = [int(entry.name) for entry in Path("/proc").iterdir() if _has_any(entry, inodes)]
+    seen = Processes()
+    below = {child for pid in found for child in seen.children(pid)}
+    return [pid for pid in found if pid not in below]
+
+
+def _has_any(process: Path, inodes: Set[str]) -> bool:
+    try:
+        links = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
+    except OSError:
+        return False
+    return process.name.isdigit() and not inodes.isdisjoint(links)

@@ -22,30 +22,41 @@ import uvloop
 
 from airi_server.launch import processes
 from tests.bench import upstream
+from tests.bench.goals import percentile
+from tests.bench.stamps import Delays
 
 JSON: Final = "json"
 STREAM: Final = "stream"
 BALANCE: Final = "balance"
+PACED: Final = "paced"
 _LATE_S: Final = 20.0
 _MOST_ERRORS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send where. `requests` are whole HTTP requests; connection i repeats i modulo."""
+    """What to send where. `requests` are whole HTTP requests; connection i repeats i modulo.
+
+    The first of the connections go to the first of the ports, and so on. They begin one after the
+    other, within `spread_s`.
+    """
 
     host: str
-    port: int
+    ports: list[int]
     requests: list[str]
     expects: str
     connections: int
     seconds: float
     most: int = 1_000_000
+    spread_s: float = 0.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came back. `complete` counts the answers that were 200 and whole; times are in ms."""
+    """What came back. `complete` counts the answers that were 200 and whole; times are in ms.
+
+    `delays` is only of paced streams: how long after it was written a chunk was here.
+    """
 
     complete: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
@@ -55,6 +66,7 @@ class Outcome:
     p50: float = 0.0
     p99: float = 0.0
     first_p50: float = 0.0
+    delays: dict[str, float] = field(default_factory=dict)
     sample: str = ""
 
     @property
@@ -64,9 +76,10 @@ class Outcome:
 
 def is_whole(body: bytes, expects: str) -> bool:
     """Tell whether a body of status 200 is what was ordered, to its last byte."""
-    if expects == STREAM:
+    if expects in (STREAM, PACED):
         frames = body.count(b'"delta"')
-        return frames >= upstream.CHUNKS and body.rstrip().endswith(b"data: [DONE]")
+        least = upstream.PACED_CHUNKS if expects == PACED else upstream.CHUNKS
+        return frames >= least and body.rstrip().endswith(b"data: [DONE]")
     wanted = b'"finish_reason"' if expects == JSON else b'"flux"'
     return wanted in body and body.endswith(b"}")
 
@@ -81,6 +94,8 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.took = array("d")
         self.first = array("d")
+        self.first_late = array("d")
+        self.later_late = array("d")
         self.sent = 0
         self.open = 0
         self.redialing: list[asyncio.Task[None]] = []
@@ -91,8 +106,8 @@ class Load:
         connections = [await self._dial(number) for number in range(self.plan.connections)]
         cpu, began = time.process_time(), time.perf_counter()
         self.loop.call_later(self.plan.seconds, self.stop)
-        for connection in connections:
-            connection.ask()
+        for number, connection in enumerate(connections):
+            self.loop.call_later(number * self.plan.spread_s / len(connections), connection.ask)
         try:
             await asyncio.wait_for(self.finished, self.plan.seconds + _LATE_S)
         except TimeoutError:
@@ -101,9 +116,21 @@ class Load:
         outcome.seconds = time.perf_counter() - began
         outcome.cpu_s = time.process_time() - cpu
         outcome.statuses = {str(status): count for status, count in self.statuses.items()}
-        outcome.p50, outcome.p99 = _percentile(self.took, 0.50), _percentile(self.took, 0.99)
-        outcome.first_p50 = _percentile(self.first, 0.50)
+        outcome.p50, outcome.p99 = _ms(self.took, 0.50), _ms(self.took, 0.99)
+        outcome.first_p50 = _ms(self.first, 0.50)
+        if self.first_late:
+            outcome.delays = self._delays()
         return outcome
+
+    def _delays(self) -> dict[str, float]:
+        late = {"first": self.first_late, "later": self.later_late}
+        shares = {"p50": 0.50, "p99": 0.99, "worst": 1.0}
+        found = {
+            f"{which} {name}": _ms(values, share)
+            for which, values in late.items()
+            for name, share in shares.items()
+        }
+        return {**found, "chunks": len(self.first_late) + len(self.later_late)}
 
     def stop(self) -> None:
         self.stopping = True
@@ -124,21 +151,24 @@ class Load:
 
     async def _dial(self, number: int) -> Connection:
         request = self.plan.requests[number % len(self.plan.requests)].encode()
-        connection = Connection(self, request)
+        port = self.plan.ports[number * len(self.plan.ports) // self.plan.connections]
+        connection = Connection(self, request, port)
         self.open += 1
         await self.dial(connection)
         return connection
 
     async def dial(self, connection: Connection) -> None:
-        await self.loop.create_connection(lambda: connection, self.plan.host, self.plan.port)
+        await self.loop.create_connection(lambda: connection, self.plan.host, connection.port)
 
 
 class Connection(asyncio.Protocol):
     """One client: asks, reads to the end, checks, asks again."""
 
-    def __init__(self, load: Load, request: bytes) -> None:
+    def __init__(self, load: Load, request: bytes, port: int) -> None:
+        self.port = port
         self._load = load
         self._request = request
+        self._is_paced = load.plan.expects == PACED
         self._waiting = False
         self._asked_at = 0.0
         self._begin()
@@ -160,9 +190,12 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._buffer = b""
         self._body_at = 0
+        self._delays = Delays()
         self._need: int | None = None  # None: chunked, until the last chunk says so
 
     def data_received(self, data: bytes) -> None:
+        if self._is_paced:
+            self._delays.read(data, self._load.first_late, self._load.later_late)
         self._buffer = self._buffer + data if self._buffer else data
         if not self._body_at and not self._read_head():
             return
@@ -228,11 +261,8 @@ def _decoded(raw: bytes, at: int) -> bytes | None:
     return None
 
 
-def _percentile(seconds: array[float], share: float) -> float:
-    if not seconds:
-        return 0.0
-    ordered = sorted(seconds)
-    return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def _ms(seconds: array[float], share: float) -> float:
+    return 1000 * percentile(seconds, share)
 
 
 async def _run(plan: dict[str, Any]) -> Outcome:

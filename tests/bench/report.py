@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from tests.bench.cases import Case, Measured
-from tests.bench.load import STREAM, Outcome
+from tests.bench.load import Outcome
 
 
 def line(measured: Measured, *, added_ms: float | None = None) -> str:
     """Return the line of a case on our own server; `added_ms` is what it adds to the upstream."""
     case, outcome = measured.case, measured.outcome
     speed = short_line(case, outcome)
-    if case.expects == STREAM:
+    if case.is_stream:
         speed += f", first byte p50 {outcome.first_p50:.2f} ms"
     if added_ms is not None:
         speed += f", added p50 {added_ms:.2f} ms"

@@ -1,7 +1,8 @@
 """A provider that costs next to nothing: answers made beforehand, over a bare protocol.
 
 A stream leaves frame by frame, each in its own write and its own turn of the loop, as a provider's
-tokens do; the word `at-once` in the request brings the whole stream in one write instead.
+tokens do; the word `at-once` in the request brings the whole stream in one write instead, and
+the word `paced` a chunk every 100 ms, each stamped with the moment it is written.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import orjson
 import uvloop
 
 from airi_server.launch import processes
+from tests.bench import stamps
 
 MODEL: Final = "bench-upstream"
 CHUNKS: Final = 20
+PACED_CHUNKS: Final = 30
+PACE_S: Final = 0.1
 USAGE: Final = {"prompt_tokens": 120, "completion_tokens": 40, "total_tokens": 160}
 _TEXT: Final = "The quick brown fox jumps over the lazy dog, twenty times in a row. "
 
@@ -29,9 +33,9 @@ def _json(kind: str, **fields: Any) -> bytes:
     return orjson.dumps({**head, **fields})
 
 
-def _chunk(number: int) -> bytes:
-    finish = "stop" if number == CHUNKS else None
-    choice = {"index": 0, "delta": {"content": f" word{number}"}, "finish_reason": finish}
+def _chunk(number: int, *, of: int, content: str) -> bytes:
+    finish = "stop" if number == of else None
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish}
     return _json("chat.completion.chunk", choices=[choice])
 
 
@@ -47,9 +51,12 @@ def _answer() -> bytes:
     return head % len(body) + body
 
 
-def _stream() -> list[bytes]:
-    """Return what to write, one write after the other."""
-    payloads = [_chunk(number) for number in range(1, CHUNKS + 1)]
+def _stream(chunks: int, content: str) -> list[bytes]:
+    """Return what to write, one write after the other; `*` in the content is the number."""
+    payloads = [
+        _chunk(number, of=chunks, content=content.replace("*", str(number)))
+        for number in range(1, chunks + 1)
+    ]
     payloads.append(_json("chat.completion.chunk", choices=[], usage=USAGE))
     writes = [_encoded(b"data: " + payload + b"\n\n") for payload in payloads]
     head = (
@@ -60,7 +67,8 @@ def _stream() -> list[bytes]:
 
 
 ANSWER: Final = _answer()
-STREAM: Final = _stream()
+STREAM: Final = _stream(CHUNKS, " word*")
+PACED: Final = _stream(PACED_CHUNKS, f" word* {stamps.PLACE.decode()}")
 AT_ONCE: Final = [b"".join(STREAM)]
 
 
@@ -96,6 +104,8 @@ class Provider(asyncio.Protocol):
     def _reply(self, request: bytes) -> None:
         if b'"stream":true' not in request and b'"stream": true' not in request:
             self._transport.write(ANSWER)
+        elif b"paced" in request:
+            self._write_paced(iter(PACED))
         else:
             self._write_next(iter(AT_ONCE if b"at-once" in request else STREAM))
 
@@ -104,6 +114,12 @@ class Provider(asyncio.Protocol):
         if part is not None and not self._transport.is_closing():
             self._transport.write(part)
             self._loop.call_soon(self._write_next, writes)
+
+    def _write_paced(self, writes: Iterator[bytes]) -> None:
+        part = next(writes, None)
+        if part is not None and not self._transport.is_closing():
+            self._transport.write(stamps.stamped(part))
+            self._loop.call_later(PACE_S, self._write_paced, writes)
 
 
 async def _serve(listener: socket.socket) -> None:
