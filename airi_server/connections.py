@@ -7,7 +7,7 @@ fragments without end costs a timer and a few hundred kilobytes, and not for lon
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -16,12 +16,51 @@ from websockets.frames import Frame
 HEAD_S: Final = 15.0
 """How long the head of a request may take, from the first byte or the connection."""
 MAX_HEAD_BYTES: Final = 65_536
+MAX_JOINED_BYTES: Final = 65_536
+"""More than this leaves at once, so that the transport can say that it is full."""
 UNREAD_S: Final = 60.0
 """A client that takes nothing of its answer for so long is gone."""
 LINGER_S: Final = 10.0
 """How long a connection that has ended may take to write what is left."""
 MAX_FRAGMENTS: Final = 1_024
 """Of one message. Empty ones count nothing against its size."""
+
+
+class JoinedWrites:
+    """A transport of which the writes of one turn of the loop leave as one.
+
+    uvloop makes a system call of each write, and each wakes the peer: an answer would be two, its
+    head and its body.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MAX_JOINED_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self.transport.close()
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def _flush(self) -> None:
+        parts, self._parts, self._size = self._parts, [], 0
+        if parts:
+            self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class Requests(HttpToolsProtocol):
@@ -34,6 +73,7 @@ class Requests(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", JoinedWrites(transport, self.loop))
         self._deadline = self.loop.call_later(HEAD_S, self._refuse)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -48,6 +88,11 @@ class Requests(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._end_unread()
         super().resume_writing()
+
+    def handle_websocket_upgrade(self) -> None:
+        # A socket writes frame by frame; there is nothing to join.
+        self.transport = cast("JoinedWrites", self.transport).transport
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         self._is_in_head, self._head_size = True, 0

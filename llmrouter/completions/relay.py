@@ -32,6 +32,10 @@ class Relay:
         self._writer: asyncio.Future[None] | None = None
         self._write: Write | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
     async def pass_on(self, part: bytes) -> None:
         """Bring a part on its way, and return when there is room for another.
 

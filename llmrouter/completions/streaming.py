@@ -147,11 +147,20 @@ class Streaming(PaidRequest):
         relay.put(reader.close())
 
     async def _finish(self, outcome: str) -> Charged:
-        """Settle, then let the end of the stream go."""
+        """Settle, then let the end of the stream go; it goes alone if settling takes too long."""
         used = self.reader.usage or await self.count(self.reader.deltas()) or self.delivered()
         settlement = self._settlement(outcome, used, completed=outcome == "completed")
-        settling = owners.own(self.settle(settlement))
-        await asyncio.wait({settling}, timeout=LAST_FRAME_S)
+        too_long = asyncio.get_running_loop().call_later(LAST_FRAME_S, self._end, outcome)
+        try:
+            return await self.settle(settlement)
+        finally:
+            too_long.cancel()
+            self._end(outcome)
+
+    def _end(self, outcome: str) -> None:
+        """Let the last frame go, once."""
+        if self.relay.has_ended:
+            return
         if outcome == "completed":
             if self.reader.end_marker:
                 self.relay.put(self.reader.end_marker)
@@ -159,7 +168,6 @@ class Streaming(PaidRequest):
         else:
             self.relay.put(sse.error_frame(_interruption(outcome, self.reader.error)))
             self.relay.end(aborted=True)
-        return await asyncio.shield(settling)
 
 
 def _interruption(outcome: str, error: dict[str, Any] | None) -> dict[str, Any]:
