@@ -12,7 +12,10 @@ SELECT l.id, l.user_id, l.api_key_id, l.kind, l.client_key, encode(l.input_hash,
        l.stream, l.price_version, l.prompt_estimate, l.instance_id,
        l.first_byte_at IS NOT NULL, l.checkpoint,
        least(2147483647, extract(epoch FROM clock_timestamp() - l.opened_at) * 1000)::int,
-       least(2147483647, extract(epoch FROM l.first_byte_at - l.opened_at) * 1000)::int
+       -- `least` passes over nulls: asked alone it would name the largest number.
+       CASE WHEN l.first_byte_at IS NOT NULL THEN
+           least(2147483647, extract(epoch FROM l.first_byte_at - l.opened_at) * 1000)::int
+       END
 FROM llm_request_log l
 WHERE l.id = %(id)s AND l.settled_at IS NULL AND l.state IN ('open', 'streaming')
   AND (l.deadline_at < clock_timestamp() OR (

@@ -17,6 +17,7 @@ from airi_server.kernel.threads import in_thread
 from billing import reconciliation, requests
 from billing.models import LLMRequestLog, LLMRequestResult
 from billing.reconciliation import Scope
+from billing.settlements import Charged
 from tests.factories import billing as make
 
 
@@ -119,6 +120,48 @@ class TestSettle:
         settle()
 
         assert [make.request_of(one).state for one in (gone, late)] == ["open", "voided"]
+
+    def test_says_whose_each_was_and_what_became_of_it(self, price):
+        for user_id in ("mio", "ria"):
+            make.make_account(100, user_id)
+        silent, begun = make.ticket("mio", price), make.ticket("ria", price, prompt_estimate=4)
+        make.open_batch(make.opening(silent, 20), make.opening(begun, 20))
+        make.mark_batch((begun, 3))
+
+        ended = {each.id: each for each in reconciliation.settle_orphans()}
+
+        assert (ended[silent.id].user_id, ended[begun.id].user_id) == ("mio", "ria")
+        assert ended[silent.id].charged == Charged("voided", 0, 0, 100, replayed=False)
+        assert ended[begun.id].charged == Charged("settled", 7, 0, 93, replayed=False)
+
+    def test_forgets_old_answers_page_by_page_and_counts_them(self, monkeypatch):
+        monkeypatch.setattr(reconciliation, "PAGE", 2)
+        for _ in range(5):
+            LLMRequestResult.objects.create(
+                request=ids.uuid7(), user_id="mio", body=b"", created_at=make.NOW
+            )
+
+        assert reconciliation.prune_results() == 5
+        assert reconciliation.prune_results() == 0
+        assert not LLMRequestResult.objects.exists()
+
+    def test_times_are_those_of_the_row(self, price):
+        make.make_account(100, "mio")
+        silent, begun = make.ticket("mio", price), make.ticket("mio", price)
+        make.open_batch(make.opening(silent, 5), make.opening(begun, 5))
+        make.mark_batch((begun, 2))
+        now = make.run("SELECT clock_timestamp()", {})[0][0]
+        opened_at, first_byte_at = now - timedelta(seconds=90), now - timedelta(seconds=87.5)
+        LLMRequestLog.objects.update(opened_at=opened_at)
+        LLMRequestLog.objects.filter(id=begun.id).update(first_byte_at=first_byte_at)
+
+        settle()
+
+        row, other = make.request_of(begun), make.request_of(silent)
+        assert (row.ttft_ms, other.ttft_ms) == (2500, None)
+        settled_after_ms = (row.settled_at - opened_at) / timedelta(milliseconds=1)
+        assert 90_000 <= (row.duration_ms or 0) <= settled_after_ms + 1
+        assert (other.duration_ms or 0) >= 90_000
 
     def test_one_that_cannot_be_ended_does_not_keep_the_others_from_it(self, price):
         make.make_account(100, "mio")
