@@ -55,6 +55,12 @@ class TestAdjust:
         row = audit.AuditEntry.objects.get()
         assert (row.action, row.actor, row.subject_id) == ("billing.adjust_flux", RIA, "mio")
         assert row.sentence == f"Adjusted the balance by {change:+d} to {after}: double charge"
+        assert row.facts == {
+            "change": change,
+            "balanceBefore": 100,
+            "balanceAfter": after,
+            "entry": posting.entry_id,
+        }
         assert make.broken_here() == []
 
     def test_twice_with_one_key_is_once_though_the_ledger_moved_by_it(self):

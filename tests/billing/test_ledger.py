@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection, connections, transaction
@@ -159,6 +160,14 @@ class TestReverse:
         with pytest.raises(Conflict):
             reverse("mio", 2, "k")
 
+    def test_of_one_account_is_none_of_anothers(self):
+        make.make_account(50, "mio")
+        make.make_account(50, "ria")
+        reverse("mio", 2)
+
+        assert reverse("ria", 2).balance_after == 0
+        assert [entry.user_seq for entry in make.entries_of("ria")] == [1, 2, 3]
+
     def test_a_reversal_can_be_reversed(self):
         make.make_account(50, "mio")
         reverse("mio", 2)
@@ -209,6 +218,17 @@ def at_once(count, call):
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
+
+
+@pytest.mark.django_db
+def test_every_entry_dates_the_account():
+    make.make_account(0, "mio")
+    later = NOW + timedelta(days=1)
+
+    ledger.credit(user_id="mio", amount=5, request_id=None, description="", at=later)
+
+    assert FluxAccount.objects.get().updated_at == later
+    assert make.entries_of("mio")[-1].created_at == later
 
 
 @pytest.mark.django_db(transaction=True)

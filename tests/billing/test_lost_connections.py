@@ -151,6 +151,28 @@ class TestLostConnections:
         assert (await make.request(one)).state == "open"
         assert (await requests.settle(make.settlement(one, 7))).replayed is False
 
+    @pytest.mark.parametrize("failure", [psycopg.OperationalError, ZeroDivisionError])
+    async def test_what_could_not_be_settled_is_in_the_log_to_settle_by_hand(
+        self, hot, monkeypatch, caplog, failure
+    ):
+        """But for the answer, which is the user's."""
+        monkeypatch.setattr(requests, "SETTLE_DEADLINE_S", 0)
+        price = await make.new_price()
+        one = make.ticket("mio", price, input_hash="ab" * 32, model="m")
+
+        async def fails(*_):
+            raise failure
+
+        monkeypatch.setattr(database, "execute", fails)
+        with pytest.raises(failure):
+            await requests.settle(make.settlement(one, 7, result=b"the answer"))
+
+        (record,) = [each for each in caplog.records if each.name == requests.logger.name]
+        said = record.settlement
+        assert (said["id"], said["user_id"], said["model"]) == (one.id, "mio", "m")
+        assert (said["state"], said["charge"], said["prompt_tokens"]) == ("settled", 7, 7)
+        assert not {"result", "input_hash"} & said.keys()
+
     async def test_a_deadlock_is_tried_again(self, hot):
         """Another session takes the two accounts in the wrong order, behind our back."""
         price = await make.new_price()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.db import OperationalError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +191,26 @@ class TestBrokenRows:
 
         found = [{line.invariant for line in reconciliation.broken_rows(scope)} for scope in since]
         assert found == [{"I3", "I7"}, set()]
+
+
+@pytest.mark.django_db
+class TestLimit:
+    def test_is_for_all_checks_together(self, monkeypatch):
+        slow = "SELECT 'mio', 'account', 'slow' FROM pg_sleep(0.4)"
+        monkeypatch.setattr(reconciliation, "CHECKS", (("I1", slow), ("I2", slow)))
+
+        found = reconciliation.broken_rows(limit_s=0.6)
+
+        assert next(found).invariant == "I1"
+        with pytest.raises(OperationalError, match="statement timeout"):
+            next(found)
+
+    def test_that_is_over_still_asks_and_is_refused(self, monkeypatch):
+        slow = "SELECT 'mio', 'account', 'slow' FROM pg_sleep(5)"
+        monkeypatch.setattr(reconciliation, "CHECKS", (("I1", slow),))
+
+        with pytest.raises(OperationalError, match="statement timeout"):
+            next(reconciliation.broken_rows(limit_s=0))
 
 
 RATES = st.integers(0, 10**12).map(lambda micro: Decimal(micro).scaleb(-6))

@@ -139,6 +139,32 @@ class TestExplanations:
         assert explained.computed == computed
         assert said in " ".join(explained.steps)
 
+    def test_name_each_kind_of_tokens_with_its_price(self, paid):
+        rates = {"input": "1.5", "output": "40", "cached": "0.25"}
+        row = make.price_row(
+            model="dear",
+            minimum_flux=900,
+            **{f"flux_per_1k_{name}": rate for name, rate in rates.items()},
+        )
+        for name, value in {
+            "price_version": row.pk, "prompt_tokens": 30_000, "cached_tokens": 10_000,
+            "completion_tokens": 5_000,
+        }.items():  # fmt: skip
+            setattr(paid, name, value)
+
+        (explained,) = charges.explain([paid])
+
+        assert explained.steps == (
+            (
+                "20,000 prompt at 1.5 + 10,000 cached at 0.25 + 5,000 completion at 40, "
+                "for each 1,000 tokens: 232.5 Flux, rounded up 233."
+            ),
+            "The minimum of this price is 900.",
+            "Charge: 900 Flux.",
+        )
+        assert (explained.price, explained.computed, explained.asked) == (row, 900, 35)
+        assert not explained.agrees
+
 
 class TestSettleNow:
     def test_ends_an_orphan_and_leaves_a_row(self, client, orphan):

@@ -9,7 +9,7 @@ import pytest
 
 from airi_server.kernel import database, redis
 from tests.factories import gateway
-from tests.fakes.upstream import answer, completion, refuse
+from tests.fakes.upstream import answer, completion, refuse, stream
 
 pytestmark = pytest.mark.asyncio
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
@@ -33,6 +33,20 @@ class TestChat:
         assert (account.balance, account.held) == (99, 0)
         (entry,) = await gateway.debits(caller.user_id)
         assert (entry.request_id, entry.description) == (f"llm:{row.id}", "llm_request")
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_its_row_says_who_answered_and_when(self, served, upstream, streamed):
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        upstream.script(stream(pause_s=0.02) if streamed else answer(after_s=0.05))
+
+        await served.post(PATH, {**BODY, "stream": streamed}, caller.key)
+
+        (row,) = await gateway.requests()
+        assert (row.upstream_key_id, row.attempts, row.status) == ("k1", 1, 200)
+        assert row.upstream is not None
+        assert (row.outcome, row.stream, row.failures) == ("completed", streamed, None)
+        assert 0 < (row.ttft_ms or 0) <= (row.duration_ms or 0)
 
     async def test_is_two_round_trips_and_no_redis_command(self, served, upstream, still):
         caller = await gateway.caller()

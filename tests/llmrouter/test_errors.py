@@ -48,6 +48,17 @@ class TestWhoMayCall:
         assert (await served.get("/v1/models/chat-default", caller.key)).status == 404
         assert await gateway.requests() == []
 
+    async def test_with_a_model_the_key_allows_by_its_name_or_as_the_default(
+        self, served, upstream
+    ):
+        caller = await gateway.caller(allowed_models=["chat-default"])
+        await gateway.route(upstream.base_url)
+
+        for name in ("auto", "chat-default"):
+            response = await served.post(PATH, {**BODY, "model": name}, caller.key)
+            assert response.status == 200
+        assert [row.model for row in await gateway.requests()] == ["chat-default"] * 2
+
 
 class TestInsufficientFlux:
     async def test_case_2_and_3_is_402_with_the_numbers(self, served, upstream):

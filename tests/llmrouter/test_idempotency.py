@@ -7,6 +7,7 @@ import asyncio
 import orjson
 import pytest
 
+from billing.requests import MAX_RESULT_BYTES
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, completion, hang, refuse, stream
 
@@ -88,6 +89,17 @@ class TestRepeated:
 
         assert (first.status, second.status) == (200, 409)
         assert second.json()["details"]["fluxCharged"] == 1
+
+    async def test_after_the_largest_answer_that_is_kept(self, served, upstream):
+        caller = await gateway.caller()
+        await gateway.route(upstream.base_url)
+        rest = MAX_RESULT_BYTES - len(orjson.dumps(completion("")))
+        upstream.script(answer(completion("x" * rest)))
+
+        first, second = await post(served, caller), await post(served, caller)
+
+        assert len(first.body) == MAX_RESULT_BYTES
+        assert (second.status, second.body) == (200, first.body)
 
     async def test_after_a_failure_tries_again(self, served, upstream):
         caller = await gateway.caller(flux=100)

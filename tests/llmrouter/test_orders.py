@@ -88,6 +88,34 @@ class TestParse:
 
         assert 2 * orders.MEDIA_TOKENS <= order.prompt_estimate < 2 * orders.MEDIA_TOKENS + 100
 
+    @pytest.mark.parametrize("pad", range(8))
+    def test_the_bytes_of_a_medium_are_left_out_to_the_byte(self, pad):
+        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+        said = [{"role": "user", "content": [part, "x" * pad]}]
+        text = len(orjson.dumps({"messages": said})) - len(orjson.dumps(part["image_url"]))
+
+        order = orders.parse(orjson.dumps({"messages": said}))
+
+        assert order.prompt_estimate == text // 4 + orders.MEDIA_TOKENS
+        assert order.prompt_bound == text // 2 + orders.MEDIA_TOKENS
+
+    @pytest.mark.parametrize("empty", [b"{}", b"[]"])
+    def test_refuses_more_values_than_are_read_in_no_time(self, empty):
+        """Of these each costs a bracket and a comma; half as many of either would be allowed."""
+        raw = b'{"messages":[' + b",".join([empty] * (orders.MAX_VALUES // 2 + 1)) + b"]}"
+
+        with pytest.raises(InvalidBody, match="too many values"):
+            orders.parse(raw)
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("model", 7), ("n", 0), ("max_tokens", "1"), ("max_tokens", -1)]
+    )
+    def test_names_the_field_it_refuses(self, field, value):
+        with pytest.raises(InvalidBody) as refused:
+            parse(**{field: value})
+
+        assert refused.value.param == field
+
     @pytest.mark.parametrize(
         "messages", [None, "text", 7, {}, [None], [7], ["image_url"], [{"content": 7}],
                      [{"content": [None, 7, "file", {"type": "file"}]}]]

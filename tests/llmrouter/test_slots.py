@@ -42,6 +42,23 @@ async def leases(caller):
     return {told[i].decode(): float(told[i + 1]) for i in range(0, len(told), 2)}
 
 
+class TestCounters:
+    async def test_go_from_redis_after_two_minutes(self, served, upstream):
+        caller = await gateway.caller(requests_per_minute=10, tokens_per_minute=10_000)
+        await gateway.route(upstream.base_url)
+        began = int(time.time() // limits.WINDOW_S)
+
+        assert (await served.post(PATH, BODY, caller.key)).status == 200
+
+        ended = int(time.time() // limits.WINDOW_S)
+        await leases(caller)  # what was told before has arrived
+        for kind in ("requests", "tokens"):
+            name = f"{{{caller.user_id}}}:{caller.key_id}:{kind}"
+            keys = {redis.key("limit", name, str(bucket)) for bucket in (began, ended)}
+            left_s = [await redis.link().send("TTL", key) for key in keys]
+            assert 0 < max(left_s) <= 2 * limits.WINDOW_S
+
+
 class TestGivenBack:
     async def test_by_an_idempotent_replay(self, served, upstream):
         caller = await gateway.caller(parallel_requests=1)
