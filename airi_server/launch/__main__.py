@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from airi_server.launch import bench, chaos, manage, serve, tests
+from airi_server.launch import bench, chaos, manage, mutants, serve, tests
 from airi_server.launch.stack import StackFailed
 
 _COMMANDS: Final[dict[str, Callable[[list[str]], None]]] = {
@@ -16,6 +16,7 @@ _COMMANDS: Final[dict[str, Callable[[list[str]], None]]] = {
     "manage": manage.main,
     "bench": bench.main,
     "chaos": chaos.main,
+    "mutants": mutants.main,
 }
 
 

@@ -90,6 +90,8 @@ def test_an_option_stands_for_the_directory_of_its_tests(
         ("dev", "serve", "chromium", "requirements-dev.txt"),
         ("e2e", "serve", "", "requirements-e2e.txt"),
         ("e2e", "check", "", "requirements-e2e.txt"),
+        ("", "mutants", "", "requirements-mutants.txt"),
+        ("mutants", "test", "chromium", "requirements-mutants.txt"),
     ],
 )
 def test_a_command_installs_what_it_needs_and_removes_nothing(
@@ -136,7 +138,7 @@ def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["uv", "llm", "e2e"])
+@pytest.mark.parametrize("name", ["uv", "llm", "e2e", "mutants"])
 def test_what_is_installed_is_pinned_by_hash_and_names_no_host(name: str) -> None:
     content = (processes.ROOT / f"requirements-{name}.txt").read_text()
     pins = re.findall(r"^[a-z0-9-]+==\S+ \\$", content, re.MULTILINE)
