@@ -120,7 +120,7 @@ async def fetch(sql: str, params: Mapping[str, Any]) -> list[Row]:
 
 
 async def retried(work: Callable[[], Awaitable[T]]) -> T:
-    """Do `work`, and again while connections die under it, for `LOST_S` at most.
+    """Do `work`, and again while connections die under it, for `LOST_S` from the first one.
 
     Only for what may run twice: a lost connection hides whether its statement ran.
 
@@ -128,11 +128,13 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
         psycopg.OperationalError, PoolTimeout: The database is away, or went on dying.
     """
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + LOST_S
+    give_up_at: float | None = None
     while True:
         try:
             return await work()
         except AWAY as away:
+            # Counted from the first loss: one that was silent took longer than this by itself.
+            give_up_at = give_up_at or loop.time() + LOST_S
             if not was_lost(away) or loop.time() > give_up_at:
                 raise
         await asyncio.sleep(0.02)

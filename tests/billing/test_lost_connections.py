@@ -133,6 +133,20 @@ class TestLostConnections:
 
         assert await database.fetch("SELECT 7", {}) == [(7,)]
 
+    async def test_a_loss_that_took_longer_than_the_retries_may_is_tried_again(self, monkeypatch):
+        monkeypatch.setattr(database, "LOST_S", 0.02)
+        calls = 0
+
+        async def read():
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await asyncio.sleep(0.1)
+                raise psycopg.OperationalError
+            return 7
+
+        assert await database.retried(read) == 7
+
     async def test_settling_gives_up_in_the_end_and_leaves_the_row_open(self, hot, monkeypatch):
         monkeypatch.setattr(requests, "SETTLE_DEADLINE_S", 0.2)
         price = await make.new_price()
