@@ -23,7 +23,7 @@ logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 _OWN = len(vars(logging.makeLogRecord({})))
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SECRET = re.compile(r"""(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+|(?i:(bearer\s+)[^\s"\\]+)""")
+_SECRET = re.compile(r"""(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+|(?i:(bearer\s+(?:\\?")?)[^\s"\\]+)""")
 _UNFINISHED = "ASGI callable returned without completing response."
 
 

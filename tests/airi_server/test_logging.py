@@ -64,6 +64,7 @@ def test_an_exception_is_one_line_with_its_traceback():
         ("sk-or-v1-0123456789abcdef", "sk-or-v1-…"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer …"),
         ("BEARER abc.def", "BEARER …"),
+        ('Bearer "abc.def"', 'Bearer "…"'),
         ("nothing of the kind", "nothing of the kind"),
     ],
 )
