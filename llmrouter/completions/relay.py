@@ -45,6 +45,8 @@ class Relay:
         if self._write is not None and self._reader is not None and not self._reader.done():
             try:
                 await self._write(part)
+            except Exception:
+                self.put(part)  # the reader meets the same error, and leaves
             except BaseException:
                 self.put(part)
                 raise

@@ -144,7 +144,8 @@ class Streaming(PaidRequest):
             if loop.time() >= next_checkpoint:
                 next_checkpoint = loop.time() + CHECKPOINT_S
                 _ = owners.own(self._mark())
-        relay.put(reader.close())
+        if rest := reader.close():
+            relay.put(rest)
 
     async def _finish(self, outcome: str) -> Charged:
         """Settle, then let the end of the stream go; it goes alone if settling takes too long."""

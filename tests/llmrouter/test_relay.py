@@ -68,6 +68,19 @@ class TestParts:
             await reader
         assert b"".join(written) == b"aerror"
 
+    async def test_that_cannot_be_written_are_left_to_the_reader_who_fails(self):
+        passing = Relay()
+
+        async def write(part):
+            raise ConnectionResetError
+
+        reader = asyncio.create_task(passing.pour(write))
+        await asyncio.sleep(0)
+        await passing.pass_on(b"a")
+
+        with pytest.raises(ConnectionResetError):
+            await reader
+
     async def test_wait_for_a_reader_that_is_behind(self, monkeypatch):
         monkeypatch.setattr(relay, "MAX_QUEUED_BYTES", 4)
         passing = Relay()
