@@ -7,9 +7,12 @@ fragments without end costs a timer and a few hundred kilobytes, and not for lon
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
+from array import array
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -19,7 +22,8 @@ MAX_HEAD_BYTES: Final = 65_536
 MAX_JOINED_BYTES: Final = 65_536
 """More than this leaves at once, so that the transport can say that it is full."""
 UNREAD_S: Final = 60.0
-"""A client that takes nothing of its answer for so long is gone."""
+MIN_READ_BYTES: Final = 16_384
+"""A client that takes less than this of what waits for it in `UNREAD_S` is gone."""
 LINGER_S: Final = 10.0
 """How long a connection that has ended may take to write what is left."""
 MAX_FRAGMENTS: Final = 1_024
@@ -40,15 +44,23 @@ class JoinedWrites:
         self._size = 0
 
     def write(self, data: bytes) -> None:
+        if self._size + len(data) > MAX_JOINED_BYTES:
+            self.flush()
+            self._write(data)
+            return
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
         self._size += len(data)
-        if self._size > MAX_JOINED_BYTES:
-            self._flush()
+
+    def flush(self) -> None:
+        """Write what waits now; once the connection is closing, nobody can have it."""
+        parts, self._parts, self._size = self._parts, [], 0
+        if parts:
+            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self.transport.close()
 
     def is_closing(self) -> bool:
@@ -57,10 +69,9 @@ class JoinedWrites:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
-    def _flush(self) -> None:
-        parts, self._parts, self._size = self._parts, [], 0
-        if parts:
-            self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+    def _write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
 
 class Requests(HttpToolsProtocol):
@@ -70,6 +81,7 @@ class Requests(HttpToolsProtocol):
     _head_size = 0
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,19 +91,41 @@ class Requests(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_waiting()
         self._end_unread()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn only tells the newest request of a pipeline.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+        self._expect_progress()
+
+    def _expect_progress(self, left: int | None = None) -> None:
+        waiting = _unread_bytes(self.transport)
+        if left is not None and left - waiting < MIN_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(UNREAD_S, self._expect_progress, waiting)
 
     def resume_writing(self) -> None:
         self._end_unread()
         super().resume_writing()
 
     def handle_websocket_upgrade(self) -> None:
+        if self._answering is not None and not self._answering.response_complete:
+            # The answer under way would be left on a connection that is not ours any more.
+            self.transport.abort()
+            return
+        self._end_unread()
         # A socket writes frame by frame; there is nothing to join.
-        self.transport = cast("JoinedWrites", self.transport).transport
+        joined = cast("JoinedWrites", self.transport)
+        joined.flush()
+        self.transport = joined.transport
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
@@ -126,6 +160,13 @@ class Requests(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """Return what the peer has not acknowledged: ours, and what the kernel holds (megabytes)."""
+    held = array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held)
+    return transport.get_write_buffer_size() + held[0]
 
 
 class Sockets(WebSocketsSansIOProtocol):

@@ -86,7 +86,7 @@ class Deliveries:
                 found += reversed(await self._latest(chat_id, first, last, MAX_CATCH_UP))
                 if len(found) >= MAX_CATCH_UP or _newest_before(since_ms, found):
                     break
-        except database.AWAY:
+        except database.AWAY:  # after anything else it would fail again at every look
             for first, last in steps:
                 self._ranges(chat_id).remove(first, last)
             raise

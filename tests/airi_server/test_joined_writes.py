@@ -88,12 +88,23 @@ async def test_too_large_to_wait_leave_at_once(line, monkeypatch):
     monkeypatch.setattr(connections, "MAX_JOINED_BYTES", 4)
     joined, recorded, _ = line
 
-    joined.write(b"abcd")
-    joined.write(b"e")
-    joined.write(b"f")
+    joined.write(b"ab")
+    joined.write(b"cdefg")
+    joined.write(b"h")
     await asyncio.sleep(0)
 
-    assert recorded.writes == [b"abcde", b"f"]
+    assert recorded.writes == [b"ab", b"cdefg", b"h"]
+
+
+async def test_to_a_connection_that_is_closing_are_dropped(line):
+    joined, recorded, _ = line
+
+    joined.write(b"late")
+    recorded.close()
+    await asyncio.sleep(0)
+    joined.write(b"later" * connections.MAX_JOINED_BYTES)
+
+    assert recorded.writes == []
 
 
 async def test_what_else_a_transport_can_do_is_the_transports(line):
