@@ -76,7 +76,7 @@ def test_a_key_is_shown_once(console, shot):
 
     submit(page, "Add API key")
 
-    plaintext = page.locator("#plaintext").inner_text()
+    plaintext = page.locator("#plaintext").inner_text().strip()
     assert plaintext.startswith("sk-airi-")
     key = APIKey.objects.get(user=user)
     page.goto(f"/admin/accounts/apikey/{key.pk}/change/")
