@@ -175,9 +175,9 @@ class _Exchange:
         logger.info(
             "Request ended",
             extra={
-                **self.line.facts,
                 "method": self.scope["method"],
                 "path": self.scope["path"],
+                **self.line.facts,
                 "status": self.status,
                 "duration_ms": round((time.perf_counter() - self._began) * 1000, 1),
             },
