@@ -55,14 +55,15 @@ class TestSilentDatabase:
             )
 
         assert settled.status == 200
-        assert opening.status == 503
-        assert opening.headers["Retry-After"] == "1"
-        assert reading.status in (200, 503)
+        # Served if the next connection of the pool was not a silent one as well.
+        assert {opening.status, reading.status} <= {200, 503}
+        assert opening.status == 200 or opening.headers["Retry-After"] == "1"
         async with asyncio.timeout(5):
             assert (await served.post(PATH, BODY, caller.key)).status == 200
             assert (await served.get("/api/v1/flux", caller.key)).status == 200
         account = await gateway.account(caller.user_id)
-        assert (account.balance, account.held) == (97, 0)
+        paid = 3 + (opening.status == 200)
+        assert (account.balance, account.held) == (100 - paid, 0)
 
 
 class TestSilentRedis:
