@@ -27,7 +27,7 @@ from airi_server.bodies import ClientLeft, Message, Receive, Scope
 from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError, InvalidRequest
 from airi_server.runtime import published
-from llmrouter.completions.relay import StreamAborted, Write
+from llmrouter.completions.relay import Pour, StreamAborted, Write
 
 Send = Callable[[Message], Awaitable[None]]
 
@@ -45,7 +45,7 @@ class Answer:
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes | Callable[[Write], Awaitable[None]]
+    body: bytes | Pour
 
 
 class LeanASGIHandler(ASGIHandler):
@@ -147,7 +147,7 @@ async def _send(answer: Answer, send: Send) -> None:
         await _stream(body, send)
 
 
-async def _stream(pour: Callable[[Write], Awaitable[None]], send: Send) -> None:
+async def _stream(pour: Pour, send: Send) -> None:
     """Send part by part; a broken stream is left unfinished, so that the connection is cut."""
 
     async def write(part: bytes) -> None:

@@ -8,7 +8,6 @@ and a test holds their answers against each other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from airi_server.kernel.client import ClientConnection
 from airi_server.kernel.errors import DomainError
 from airi_server.runtime import published
 from llmrouter import gateway
-from llmrouter.completions.relay import Write
+from llmrouter.completions.relay import Pour, Write
 from llmrouter.completions.streaming import Streaming
 from llmrouter.gateway import Call
 
@@ -34,7 +33,7 @@ def takes(scope: Scope) -> bool:
 
 async def complete(
     scope: Scope, receive: Receive
-) -> tuple[list[tuple[bytes, bytes]], bytes | Callable[[Write], Awaitable[None]]]:
+) -> tuple[list[tuple[bytes, bytes]], bytes | Pour]:
     """Answer a completion: its headers as ASGI sends them, and its body or what writes it.
 
     Raises:

@@ -9,6 +9,8 @@ from typing import Final
 
 MAX_QUEUED_BYTES: Final = 262_144
 Write = Callable[[bytes], Awaitable[None]]
+Pour = Callable[[Write], Awaitable[None]]
+"""Writes everything there is, part by part."""
 
 
 class StreamAborted(Exception):
