@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import os
 import signal
 import socket
@@ -99,6 +100,20 @@ def bound(port: int, *, shared: bool = False) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def probe(
+    port: int, path: str, *, timeout_s: float = 2, headers: Mapping[str, str] | None = None
+) -> int:
+    """Return the status with which somebody on this machine answers a GET; 0 is no answer."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
 
 
 def tail(log: Path, *, lines: int = 15) -> str:

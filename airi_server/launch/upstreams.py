@@ -6,7 +6,6 @@ An OpenRouter key in the environment, else a local language model when asked for
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import secrets
 import signal
@@ -129,11 +128,5 @@ def _wait_for_llm(child: subprocess.Popen[bytes], port: int, key: str, log: Path
 
 
 def _lists_models(port: int, key: str) -> bool:
-    connection = http.client.HTTPConnection(processes.LOOPBACK, port, timeout=2)
-    try:
-        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    headers = {"Authorization": f"Bearer {key}"}
+    return processes.probe(port, "/v1/models", headers=headers) == 200

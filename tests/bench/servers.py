@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
@@ -131,14 +130,7 @@ class Servers:
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(processes.LOOPBACK, self.port, timeout=10)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return processes.probe(self.port, "/readyz", timeout_s=10) == 200
 
 
 def _is_listening(pid: int, listener: socket.socket) -> bool:

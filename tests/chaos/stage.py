@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import http.client
 import os
 import secrets
 import shutil
@@ -86,14 +85,7 @@ class Instance:
             self._process.send_signal(number)
 
     def _is_alive(self) -> bool:
-        asked = http.client.HTTPConnection(processes.LOOPBACK, self.port, timeout=2)
-        try:
-            asked.request("GET", "/livez")
-            return asked.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            asked.close()
+        return processes.probe(self.port, "/livez") == 200
 
 
 class Stage:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,14 +75,7 @@ class Instance:
 
     def probe(self, path: str = "/readyz") -> int:
         """Return the status of a probe; 0 is no answer."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except (OSError, HTTPException):
-            return 0
-        finally:
-            connection.close()
+        return processes.probe(self.port, path)
 
     def ready(self, path: str = "/readyz") -> Instance:
         until = time.monotonic() + 60
