@@ -110,6 +110,19 @@ class TestClientGone:
         assert upstream.aborted == 1
         await balance_is(caller, 99)
 
+    async def test_is_told_in_a_line_of_its_own(self, served, upstream, caplog):
+        caplog.set_level("INFO")
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        upstream.script(stream([chunk("word")] * 3, then="hang"))
+
+        async with opened(served, caller.key) as response:
+            await response.content.readuntil(b"\n\n")
+        await closed()
+
+        (told,) = (r for r in caplog.records if r.getMessage() == "Chat completion ended")
+        assert (told.outcome, told.flux) == ("client_gone", 1)
+
     async def test_with_the_request_half_sent_is_no_request(self, served, upstream):
         caller = await gateway.caller(flux=100)
         await gateway.route(upstream.base_url)
