@@ -20,6 +20,7 @@ import uvloop
 
 from airi_server.launch import processes
 from tests.bench.chat import wire
+from tests.bench.goals import percentile
 
 SEND: Final = "chat:send-messages"
 PUSH: Final = "chat:new-messages"
@@ -249,11 +250,7 @@ class Sender(Socket):
 
 def percentiles(seconds: array[float]) -> list[float]:
     """Return p50, p95 and p99 in milliseconds."""
-    if not seconds:
-        return [0.0, 0.0, 0.0]
-    ordered = sorted(seconds)
-    last = len(ordered) - 1
-    return [1000 * ordered[min(last, int(share * len(ordered)))] for share in (0.5, 0.95, 0.99)]
+    return [1000 * percentile(seconds, share) for share in (0.5, 0.95, 0.99)]
 
 
 async def _run(plan: dict[str, Any]) -> Outcome:
