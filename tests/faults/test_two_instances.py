@@ -22,6 +22,8 @@ from tests.faults.gates import Gate
 
 pytestmark = pytest.mark.asyncio
 HOUR_S = 3600
+NOTICED_S = 4
+"""Within this a balancer that is told by /readyz sends nothing more, however busy the machine."""
 FOUND = LLMRequestLog.objects
 
 
@@ -70,7 +72,7 @@ async def test_a_rolling_restart_fails_nobody_and_leaves_nothing_open(fleet, ups
         return await made(request)
 
     upstream.script(step)
-    instances = await started(fleet, *({"SHUTDOWN_DELAY_S": 1} for _ in range(2)))
+    instances = await started(fleet, *({"SHUTDOWN_DELAY_S": NOTICED_S} for _ in range(2)))
     enough = asyncio.Event()
     async with ReadyBalancer(*instances) as balancer, crowd.session() as clients:
         working = [
@@ -84,7 +86,9 @@ async def test_a_rolling_restart_fails_nobody_and_leaves_nothing_open(fleet, ups
         for number in (0, 1):
             await stop(instances[number])
             port = instances[number].port
-            (instances[number],) = await started(fleet, {"port": port, "SHUTDOWN_DELAY_S": 1})
+            (instances[number],) = await started(
+                fleet, {"port": port, "SHUTDOWN_DELAY_S": NOTICED_S}
+            )
             balancer.instances = tuple(instances)
         await asyncio.sleep(0.3)
         enough.set()
