@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import orjson
 from django.db import transaction
 
@@ -24,6 +25,7 @@ from llmrouter.configuration.routes import Key, Route, Upstream
 from llmrouter.models import RouterKey, RouterUpstream
 from llmrouter.routing import failures
 from llmrouter.routing import upstream as upstream_client
+from llmrouter.routing.connections import Disconnected
 from llmrouter.routing.failures import AttemptFailed
 
 PERMISSION: Final = "llmrouter.probe_upstream"
@@ -211,13 +213,13 @@ def _outcome(failed: AttemptFailed) -> str:
     if failed.reason != failures.CONNECT:
         return failed.reason
     match failed.__cause__:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+        case ssl.SSLError():
             return TLS
-        case aiohttp.ClientConnectorDNSError():
+        case socket.gaierror():
             return UNKNOWN_HOST
-        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+        case ConnectionRefusedError():
             return REFUSED
-        case aiohttp.ServerDisconnectedError():
+        case Disconnected():
             return DISCONNECTED
     return failures.CONNECT
 

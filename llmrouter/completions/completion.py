@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from aiohttp import ClientResponse
-
 from billing.pricing import Usage
 from billing.requests import MAX_RESULT_BYTES, Replay
 from llmrouter.completions import usage
 from llmrouter.completions.paid import Answer, PaidRequest
 from llmrouter.routing import upstream
+from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import BAD_ANSWER, AttemptFailed
 
 JSON: Final = "application/json"
@@ -39,7 +38,7 @@ class Completion(PaidRequest):
             charged=charged.charged,
         )
 
-    async def read_head(self, response: ClientResponse) -> bytes:
+    async def read_head(self, response: Response) -> bytes:
         """Read the whole answer: until it is complete, another upstream can still be asked."""
         body = await upstream.read(response)
         self.first_byte_at = time.perf_counter() - self.began

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from aiohttp import ClientResponse
-
 from airi_server.kernel.errors import DomainError
 from billing import requests
 from billing.pricing import Usage
@@ -29,6 +27,7 @@ from llmrouter.configuration.routes import Route
 from llmrouter.limits import Admission
 from llmrouter.routing import failures, upstream
 from llmrouter.routing.attempts import Walk
+from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import AttemptFailed
 from llmrouter.routing.planning import Attempt, Plan
 
@@ -93,7 +92,7 @@ class PaidRequest(ABC):
     bounds: Bounds
     traceparent: str | None
     began: float
-    walk: Walk[tuple[ClientResponse, bytes]] = field(default_factory=Walk)
+    walk: Walk[tuple[Response, bytes]] = field(default_factory=Walk)
     max_tokens: int = 0
     hurried: str | None = None
     first_byte_at: float | None = None
@@ -122,7 +121,7 @@ class PaidRequest(ABC):
         """Open, find an answer, hand it out and settle."""
 
     @abstractmethod
-    async def read_head(self, response: ClientResponse) -> bytes:
+    async def read_head(self, response: Response) -> bytes:
         """Read as much of a 2xx answer as decides whether it is one.
 
         Raises:
@@ -184,7 +183,7 @@ class PaidRequest(ABC):
         self.max_tokens = self.order.fit(self.ticket.price, self.route, opened)
         return None
 
-    async def find_answer(self) -> tuple[ClientResponse, bytes]:
+    async def find_answer(self) -> tuple[Response, bytes]:
         """Walk the plan within the deadline of the whole chain.
 
         Raises:
@@ -201,7 +200,7 @@ class PaidRequest(ABC):
         await self.void(self.hurried or "failed", refusal)
         raise refusal
 
-    async def send(self, attempt: Attempt, authorization: str) -> tuple[ClientResponse, bytes]:
+    async def send(self, attempt: Attempt, authorization: str) -> tuple[Response, bytes]:
         """Make one call; return its 2xx answer and as much of it as decides that it is one."""
         response = await upstream.post(
             attempt.upstream.url,
@@ -217,15 +216,15 @@ class PaidRequest(ABC):
             response.close()
             raise
 
-    async def _accept(self, response: ClientResponse) -> bytes:
+    async def _accept(self, response: Response) -> bytes:
         status = response.status
         if status in failures.CALLER_FAULTS:
             raise failures.refused(status, await upstream.read_start(response))
         if not 200 <= status < 300:
             raise AttemptFailed(
-                str(status), status=status, retry_after=response.headers.get("Retry-After")
+                str(status), status=status, retry_after=response.headers.get("retry-after")
             )
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("content-encoding", "identity") != "identity":
             raise AttemptFailed(failures.BAD_ANSWER, status=status)
         return await self.read_head(response)
 

@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from aiohttp import ClientResponse
-
 from airi_server.kernel import database
 from billing import requests
 from billing.pricing import Usage
@@ -27,6 +25,7 @@ from llmrouter.completions.paid import Answer, PaidRequest
 from llmrouter.completions.relay import Relay
 from llmrouter.completions.sse import StreamReader
 from llmrouter.routing import failures, upstream
+from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
 
 logger = logging.getLogger(__name__)
@@ -88,12 +87,12 @@ class Streaming(PaidRequest):
             return None
         return self.reader.usage or self.reader.estimate(self.ticket.prompt_estimate)
 
-    async def read_head(self, response: ClientResponse) -> bytes:
+    async def read_head(self, response: Response) -> bytes:
         """Read up to the first whole frame: an error in it is still another upstream's chance."""
-        if response.content_type in NOT_STREAMS:
+        if response.media_type in NOT_STREAMS:
             raise AttemptFailed(BAD_ANSWER, status=response.status)
         head = data = b""
-        async for chunk in upstream.chunks(response):
+        while chunk := await upstream.take(response):
             head += chunk
             data = sse.first_data(head)
             if data or len(head) > MAX_HEAD_BYTES:
@@ -109,7 +108,7 @@ class Streaming(PaidRequest):
             # The stream goes on: its owner knows what it delivered as long as it lives.
             logger.warning("Unable to mark a stream", extra={"request": str(self.ticket.id)})
 
-    async def _forward(self, response: ClientResponse, head: bytes) -> str:
+    async def _forward(self, response: Response, head: bytes) -> str:
         """Hand bytes to the client until the stream ends; return how it did."""
         outcome = "completed"
         try:
@@ -119,22 +118,21 @@ class Streaming(PaidRequest):
             outcome = self.hurried or "deadline"
         except AttemptFailed as broken:
             outcome = "upstream_stalled" if broken.reason == TIMEOUT else "upstream_broken"
-        if self.reader.is_whole:
-            response.release()
-            return "completed"
         response.close()
+        if self.reader.is_whole:
+            return "completed"
         if self.reader.error is not None:
             return "upstream_error"
         return "upstream_broken" if outcome == "completed" else outcome
 
-    async def _pump(self, response: ClientResponse, head: bytes, timer: asyncio.Timeout) -> None:
+    async def _pump(self, response: Response, head: bytes, timer: asyncio.Timeout) -> None:
         loop = asyncio.get_running_loop()
         reader, relay = self.reader, self.relay
         next_checkpoint = loop.time() + CHECKPOINT_S
         ending = False
         if forwarded := reader.feed(head):
             await relay.pass_on(forwarded)
-        async for chunk in upstream.chunks(response):
+        while chunk := await upstream.take(response):
             if forwarded := reader.feed(chunk):
                 await relay.pass_on(forwarded)
             if reader.end_marker and not ending:

@@ -6,50 +6,20 @@ No proxies from the environment, no redirects, no cookies, nothing of the client
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator
-from contextvars import ContextVar
-from typing import Any, Final
+import functools
+from typing import Final
 
-import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
-from aiohttp.connector import Connection
 from yarl import URL
 
 from airi_server.kernel.loops import PerLoop
+from llmrouter.routing.connections import Disconnected, Malformed, Response
 from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
+from llmrouter.routing.pool import Origin, Pool
 
 CONNECT_TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 33_554_432
 MAX_ERROR_BYTES: Final = 65_536
-LARGE_BODY_BYTES: Final = 1_048_576
-"""From here on a body is written piece by piece, so that others get their turn."""
-_urls: dict[str, URL] = {}
-_is_reused: ContextVar[bool] = ContextVar("is_reused", default=False)
-
-
-class _Connector(TCPConnector):
-    """Notes whether the connection it lends has served a request before."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        lent = await super().connect(*args, **kwargs)
-        protocol: Any = lent.protocol
-        _is_reused.set(getattr(protocol, "has_served", False))
-        protocol.has_served = True
-        return lent
-
-
-def _new_session() -> ClientSession:
-    return ClientSession(
-        connector=_Connector(limit=0, keepalive_timeout=30, ttl_dns_cache=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        skip_auto_headers=("User-Agent", "Accept"),
-    )
-
-
-_sessions = PerLoop(_new_session)
+_pools = PerLoop(Pool)
 
 
 async def post(
@@ -60,57 +30,68 @@ async def post(
     first_byte_s: float,
     idle_s: float,
     is_stream: bool,
-) -> ClientResponse:
+) -> Response:
     """Send the request and return as soon as the headers are there.
 
     Raises:
         AttemptFailed: No connection, no headers within `first_byte_s`, or a broken answer.
+        ValueError: The authorization is no header.
     """
+    if not (authorization.isascii() and authorization.isprintable()):
+        raise ValueError("An authorization is one line of printable characters.")
     try:
-        async with asyncio.timeout(first_byte_s):
-            return await _send_afresh(url, authorization, body, idle_s)
+        return await _ask(url, authorization, body, first_byte_s, idle_s)
     except TimeoutError as late:
         # A plain answer has its first byte when it is finished: a long one says nothing about
         # the upstream, or a caller could make it rest for everybody.
         raise AttemptFailed(TIMEOUT, counts=is_stream) from late
-    except aiohttp.ClientConnectionError as away:
+    except OSError as away:
         raise AttemptFailed(CONNECT) from away
-    except aiohttp.ClientError as broken:
+    except Malformed as broken:
         raise AttemptFailed(BAD_ANSWER) from broken
 
 
-async def _send_afresh(url: str, authorization: str, body: bytes, idle_s: float) -> ClientResponse:
-    """Send; once more when the upstream closed a kept connection just as we used it.
+async def _ask(
+    url: str, authorization: str, body: bytes, first_byte_s: float, idle_s: float
+) -> Response:
+    """Ask; once more when the upstream closed a kept connection just as we used it.
 
     A new connection that breaks is another matter: the upstream may be at work on the request.
     """
-    while True:
-        _is_reused.set(False)
+    origin, start = _target(url)
+    head = b"%bauthorization: %b\r\ncontent-length: %d\r\n\r\n" % (
+        start, authorization.encode(), len(body),
+    )  # fmt: skip
+    now = asyncio.get_running_loop().time()
+    by = now + first_byte_s
+    pool = _pools.get()
+    while (kept := pool.idle(origin)) is not None:
         try:
-            return await _send(url, authorization, body, idle_s)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not _is_reused.get():
+            return await kept.ask(head, body, first_byte_by=by, idle_s=idle_s)
+        except Disconnected as gone:
+            if gone.heard:
                 raise
+    async with asyncio.timeout_at(min(by, now + CONNECT_TIMEOUT_S)):
+        connection = await pool.connect(origin)
+    return await connection.ask(head, body, first_byte_by=by, idle_s=idle_s)
 
 
-async def _send(url: str, authorization: str, body: bytes, idle_s: float) -> ClientResponse:
-    target = _urls.get(url)
-    if target is None:
-        target = _urls[url] = URL(url)
-    return await _sessions.get().post(
-        target,
-        data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-        headers={
-            "authorization": authorization,
-            "content-type": "application/json",
-            "accept-encoding": "identity",
-        },
-        allow_redirects=False,
-        timeout=ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=idle_s),
+@functools.lru_cache(maxsize=1024)
+def _target(url: str) -> tuple[Origin, bytes]:
+    """Return where a URL leads and how a request to it begins."""
+    target = URL(url)
+    if target.raw_host is None or target.port is None:
+        raise ValueError(f"Not a URL to post to: {url}")
+    origin = Origin(target.raw_host, target.port, is_tls=target.scheme == "https")
+    host = target.host_port_subcomponent
+    start = (
+        f"POST {target.raw_path_qs} HTTP/1.1\r\nhost: {host}\r\n"
+        "content-type: application/json\r\naccept-encoding: identity\r\n"
     )
+    return origin, start.encode("ascii")
 
 
-async def read(response: ClientResponse, *, at_most: int = MAX_ANSWER_BYTES) -> bytes:
+async def read(response: Response, *, at_most: int = MAX_ANSWER_BYTES) -> bytes:
     """Read a whole body.
 
     Raises:
@@ -118,7 +99,7 @@ async def read(response: ClientResponse, *, at_most: int = MAX_ANSWER_BYTES) -> 
     """
     parts: list[bytes] = []
     size = 0
-    async for part in chunks(response):
+    while part := await take(response):
         size += len(part)
         if size > at_most:
             response.close()
@@ -127,39 +108,37 @@ async def read(response: ClientResponse, *, at_most: int = MAX_ANSWER_BYTES) -> 
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def read_start(response: ClientResponse, *, at_most: int = MAX_ERROR_BYTES) -> bytes:
+async def read_start(response: Response, *, at_most: int = MAX_ERROR_BYTES) -> bytes:
     """Read the beginning of an error's body and let go of the rest."""
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(2):
-            async for part in chunks(response):
+            while size < at_most and (part := await take(response)):
                 parts.append(part)
                 size += len(part)
-                if size >= at_most:
-                    break
     except (AttemptFailed, TimeoutError):
         pass
     response.close()
     return b"".join(parts)[:at_most]
 
 
-async def chunks(response: ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives.
+async def take(response: Response) -> bytes:
+    """Return what has come of the body since, waiting until something has; b"" is its end.
 
     Raises:
         AttemptFailed: It broke off or stalled.
     """
     try:
-        while chunk := await response.content.readany():
-            yield chunk
+        return await response.take()
     except TimeoutError as stalled:
         raise AttemptFailed(TIMEOUT, status=response.status) from stalled
-    except (aiohttp.ClientError, ConnectionError) as broken:
+    except (ConnectionError, Malformed) as broken:
         raise AttemptFailed(BAD_ANSWER, status=response.status) from broken
 
 
 async def close() -> None:
-    """Close this loop's connections; called once, at shutdown."""
-    if session := _sessions.pop():
-        await session.close()
+    """Hang up on this loop's upstreams; called once, at shutdown."""
+    if pool := _pools.pop():
+        pool.close()
+        await asyncio.sleep(0)  # sockets are closed by the loop's next turn

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -15,17 +16,18 @@ Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class RawUpstream:
     """Use as an async context manager; `requests` and `connections` count what came in."""
 
-    def __init__(self, *plays: Play) -> None:
+    def __init__(self, *plays: Play, tls: ssl.SSLContext | None = None) -> None:
         self.plays = list(plays)
         self.requests = 0
         self.connections = 0
         self.base_url = ""
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> RawUpstream:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         port = self._server.sockets[0].getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.base_url = f"http{'s' if self._tls else ''}://127.0.0.1:{port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -97,6 +99,34 @@ def stream_head(*headers: str) -> bytes:
 def piece(body: bytes) -> bytes:
     """Return one piece of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+@contextlib.asynccontextmanager
+async def listening(play: Play, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """Leave all of each connection to `play`, the request too; yield the address."""
+    playing: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        playing.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await play(reader, writer)
+        finally:
+            playing.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(connected, host, 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+    finally:
+        server.close()
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing)
+        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

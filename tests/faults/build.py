@@ -53,14 +53,7 @@ def _around(module: Any, name: str, *, before: str = "", after: str = "") -> Non
 
 
 def _first_piece() -> None:
-    chunks = upstream.chunks
-
-    async def stepped(response: Any) -> Any:
-        async for chunk in chunks(response):
-            step("after_first_upstream_byte")
-            yield chunk
-
-    upstream.chunks = stepped
+    _around(upstream, "take", after="after_first_upstream_byte")
 
 
 def _before_the_commit() -> None:

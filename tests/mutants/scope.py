@@ -56,6 +56,8 @@ _GATEWAY: Final = (
     "tests/llmrouter/test_stream_ends.py",
     "tests/llmrouter/test_streams.py",
     "tests/llmrouter/test_untrusted_bodies.py",
+    "tests/llmrouter/test_upstream_answers.py",
+    "tests/llmrouter/test_upstream_pool.py",
     "tests/llmrouter/test_usage.py",
     "tests/llmrouter/test_walk_ends.py",
 )
@@ -84,7 +86,9 @@ PYTHON: Final = (
     ),
     *(
         f"llmrouter/routing/{name}.py"
-        for name in ("attempts", "failures", "health", "planning", "upstream")
+        for name in (
+            "attempts", "connections", "failures", "health", "planning", "pool", "upstream",
+        )
     ),
 )  # fmt: skip
 

@@ -1,0 +1,252 @@
+"""Which connections to upstreams are kept, and for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import socket
+import ssl
+
+import pytest
+import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from llmrouter.routing import pool, upstream
+from llmrouter.routing.failures import CONNECT, AttemptFailed
+from tests.fakes import raw
+from tests.fakes.raw import RawUpstream
+from tests.llmrouter.test_upstream_answers import CLOSES, HI, OLD, asked, post
+
+pytestmark = pytest.mark.asyncio
+TWO_AT_ONCE = HI + raw.response(b"not asked for")
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def _hung_up():
+    yield
+    await upstream.close()
+
+
+async def until(holds) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+class TestKept:
+    async def test_serves_the_next_request(self):
+        async with RawUpstream(raw.says(HI)) as server:
+            for _ in range(5):
+                assert await asked(server.base_url) == b"hi"
+            assert (server.connections, server.requests) == (1, 5)
+
+    async def test_is_told_its_own_answer_however_many_ask(self):
+        """Somebody may have a connection before its last user woke up."""
+
+        async def echo(_reader, writer):
+            writer.write(HI)
+
+        async with RawUpstream(echo) as server:
+
+            async def again_and_again():
+                for _ in range(40):
+                    assert await asked(server.base_url) == b"hi"
+
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(again_and_again() for _ in range(20)))
+            assert server.requests == 800
+            assert server.connections <= 20
+
+    async def test_is_not_hung_up_on_by_who_used_it_before(self):
+        """A user that is cancelled as the answer arrives does not end the next one's."""
+        answer_now = asyncio.Event()
+
+        async def waits(_reader, writer):
+            await answer_now.wait()
+            writer.write(HI)
+
+        async with RawUpstream(raw.says(HI), waits, raw.says(HI)) as server:
+            await asked(server.base_url)
+            first = asyncio.create_task(post(server.base_url))
+            await until(lambda: server.requests == 2)
+            connection = next(iter(upstream._pools.get()._open))
+            kept = connection._keep
+            next_one: list[asyncio.Task[bytes]] = []
+
+            def keep_and_hand_on(mine):
+                kept(mine)
+                next_one.append(asyncio.create_task(asked(server.base_url)))
+                asyncio.get_running_loop().call_soon(first.cancel)
+
+            connection._keep = keep_and_hand_on
+            answer_now.set()
+
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            connection._keep = kept
+            assert await next_one[0] == b"hi"
+            assert server.connections == 1
+
+    @pytest.mark.parametrize("words", [CLOSES, OLD, TWO_AT_ONCE])
+    async def test_is_not_one_whose_next_answer_could_be_another(self, words):
+        async with RawUpstream(raw.says(words), raw.says(HI)) as server:
+            assert await asked(server.base_url) == b"hi"
+            assert await asked(server.base_url) == b"hi"
+            assert server.connections == 2
+
+    async def test_ends_when_the_upstream_says_something_unasked(self):
+        speak = asyncio.Event()
+
+        async def talkative(_reader, writer):
+            writer.write(HI)
+            await speak.wait()
+            writer.write(raw.response(b"not asked for"))
+
+        async with RawUpstream(talkative, raw.says(HI)) as server:
+            assert await asked(server.base_url) == b"hi"
+            speak.set()
+            await until(lambda: not upstream._pools.get()._open)
+            assert await asked(server.base_url) == b"hi"
+
+    async def test_is_not_one_that_was_left_half_way(self):
+        endless = raw.says(raw.stream_head() + raw.piece(b"x"), then="hang")
+        async with RawUpstream(endless, raw.says(HI)) as server:
+            response = await post(server.base_url)
+            assert await upstream.take(response) == b"x"
+            response.close()
+
+            assert await asked(server.base_url) == b"hi"
+            assert server.connections == 2
+
+    async def test_is_hung_up_on_when_nobody_asks(self, monkeypatch):
+        monkeypatch.setattr(pool, "KEEP_S", 0.2)
+        async with RawUpstream(raw.says(HI)) as server:
+            await asked(server.base_url)
+            open_ones = upstream._pools.get()._open
+            assert len(open_ones) == 1
+            await until(lambda: not open_ones)
+
+            assert await asked(server.base_url) == b"hi"
+            assert server.connections == 2
+
+    async def test_is_one_for_each_place(self):
+        async with RawUpstream(raw.says(HI)) as one, RawUpstream(raw.says(HI)) as two:
+            for server in (one, two, one, two):
+                await asked(server.base_url)
+            assert (one.connections, two.connections) == (1, 1)
+
+    async def test_is_closed_with_whoever_waits(self):
+        async with RawUpstream(raw.says(then="hang")) as server:
+            waiting = asyncio.create_task(post(server.base_url))
+            await until(lambda: server.requests == 1)
+            await upstream.close()
+            with pytest.raises(AttemptFailed):
+                await waiting
+
+
+class TestNames:
+    async def test_are_looked_up_once_for_all_who_ask(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        found = loop.getaddrinfo
+        lookups = 0
+
+        async def counting(*args, **kwargs):
+            nonlocal lookups
+            lookups += 1
+            return await found(*args, **kwargs)
+
+        monkeypatch.setattr(loop, "getaddrinfo", counting)
+        async with RawUpstream(raw.says(CLOSES, then="close")) as server:
+            named = server.base_url.replace("127.0.0.1", "localhost")
+            bodies = await asyncio.gather(*(asked(named) for _ in range(20)))
+
+        assert bodies == [b"hi"] * 20
+        assert lookups == 1
+
+    async def test_are_looked_up_again_when_nobody_is_there(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            moved = taken.getsockname()[1]
+            async with RawUpstream(raw.says(HI)) as server:
+                port = int(server.base_url.split(":")[2].split("/")[0])
+                ports = iter([moved, port])
+
+                async def moving(*_args, **_kwargs):
+                    there = ("127.0.0.1", next(ports))
+                    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", there)]
+
+                monkeypatch.setattr(loop, "getaddrinfo", moving)
+                with pytest.raises(AttemptFailed) as away:
+                    await asked("http://moving.test/v1")
+                assert away.value.reason == CONNECT
+                assert await asked("http://moving.test/v1") == b"hi"
+
+    async def test_may_be_addresses_of_either_family(self):
+        async def listen(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(CLOSES)
+
+        with socket.socket(socket.AF_INET6) as tried:
+            try:
+                tried.bind(("::1", 0))
+            except OSError:
+                pytest.skip("this machine has no IPv6")
+        async with raw.listening(listen, "::1") as base_url:
+            assert await asked(base_url) == b"hi"
+
+
+class TestTls:
+    @pytest.fixture
+    def identity(self, tmp_path):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an upstream")])
+        now = datetime.datetime.now(datetime.UTC)
+        local = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        made = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName(local), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        file = tmp_path / "identity.pem"
+        file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + made.public_bytes(serialization.Encoding.PEM)
+        )
+        return file
+
+    @pytest.fixture
+    def secured(self, identity):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(identity)
+        return RawUpstream(raw.says(HI), tls=context)
+
+    async def test_is_spoken_with_who_is_trusted(self, secured, identity, monkeypatch):
+        monkeypatch.setenv("SSL_CERT_FILE", str(identity))
+        pool._tls.cache_clear()
+        try:
+            async with secured as server:
+                for _ in range(3):
+                    assert await asked(server.base_url) == b"hi"
+                assert await asked(server.base_url, bytes(3_000_000)) == b"hi"
+                assert server.connections == 1
+        finally:
+            pool._tls.cache_clear()
+
+    async def test_is_not_spoken_with_anybody_else(self, secured):
+        async with secured as server:
+            with pytest.raises(AttemptFailed) as refused:
+                await asked(server.base_url)
+            assert refused.value.reason == CONNECT
+            assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
+            assert server.requests == 0
