@@ -102,7 +102,8 @@ async def execute(lent: Connection, sql: str, params: Mapping[str, Any]) -> list
     try:
         async with asyncio.timeout(ANSWER_S):
             cursor = await lent.execute(sql.encode(), params, prepare=True)
-            return await cursor.fetchall() if cursor.description else []
+            has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+            return await cursor.fetchall() if has_rows else []
     except TimeoutError as silent:
         # The server's own time-outs have passed: this connection leads nowhere.
         lent.pgconn.finish()

@@ -73,7 +73,7 @@ class StreamReader:
         else was cut off, and a client should not see half of it.
         """
         rest, self._held = self._held, b""
-        if self._in_long_frame:
+        if self._in_long_frame or not rest:
             return rest
         data = payload_of(rest)
         try:
