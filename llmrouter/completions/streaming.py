@@ -135,7 +135,7 @@ class Streaming(PaidRequest):
         while chunk := await upstream.take(response):
             if forwarded := reader.feed(chunk):
                 await relay.pass_on(forwarded)
-            if reader.end_marker and not ending:
+            if reader.end_marker and not ending and not response.is_whole:
                 # All that can follow is the end of the body, which frees the connection.
                 ending = True
                 timer.reschedule(min(timer.when() or math.inf, loop.time() + 1))
