@@ -25,8 +25,8 @@ from llmrouter.configuration.routes import Key, Route, Upstream
 from llmrouter.models import RouterKey, RouterUpstream
 from llmrouter.routing import failures
 from llmrouter.routing import upstream as upstream_client
-from llmrouter.routing.connections import Disconnected
 from llmrouter.routing.failures import AttemptFailed
+from llmrouter.routing.responses import Disconnected
 
 PERMISSION: Final = "llmrouter.probe_upstream"
 TIMEOUT_S: Final = 15.0

@@ -10,8 +10,8 @@ from billing.requests import MAX_RESULT_BYTES, Replay
 from llmrouter.completions import usage
 from llmrouter.completions.paid import Answer, PaidRequest
 from llmrouter.routing import upstream
-from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import BAD_ANSWER, AttemptFailed
+from llmrouter.routing.responses import Response
 
 JSON: Final = "application/json"
 """The type of every plain answer, whatever the upstream calls it: it was read as JSON."""

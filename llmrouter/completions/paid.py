@@ -27,9 +27,9 @@ from llmrouter.configuration.routes import Route
 from llmrouter.limits import Admission
 from llmrouter.routing import failures, upstream
 from llmrouter.routing.attempts import Walk
-from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import AttemptFailed
 from llmrouter.routing.planning import Attempt, Plan
+from llmrouter.routing.responses import Response
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from llmrouter.completions.paid import Answer, PaidRequest
 from llmrouter.completions.relay import Relay
 from llmrouter.completions.sse import StreamReader
 from llmrouter.routing import failures, upstream
-from llmrouter.routing.connections import Response
 from llmrouter.routing.failures import BAD_ANSWER, TIMEOUT, AttemptFailed
+from llmrouter.routing.responses import Response
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,13 @@ class Streaming(PaidRequest):
             self.started.set_result(None)
             return stored(self.replay)
         response, head = await self.find_answer()
-        self.first_byte_at = time.perf_counter() - self.began
-        await self._mark()
-        self.started.set_result(None)
-        outcome = await self._forward(response, head)
+        try:
+            self.first_byte_at = time.perf_counter() - self.began
+            await self._mark()
+            self.started.set_result(None)
+            outcome = await self._forward(response, head)
+        finally:
+            response.close()
         charged = await self._finish(outcome)
         return Answer(self.ticket.id, b"", self.content_type, charged.charged)
 
@@ -118,7 +121,6 @@ class Streaming(PaidRequest):
             outcome = self.hurried or "deadline"
         except AttemptFailed as broken:
             outcome = "upstream_stalled" if broken.reason == TIMEOUT else "upstream_broken"
-        response.close()
         if self.reader.is_whole:
             return "completed"
         if self.reader.error is not None:

@@ -7,10 +7,14 @@ kept, and when a connection may serve again. Why it is not a client library: doc
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from llmrouter.routing.responses import Disconnected, Malformed, Response
 
 MAX_HEAD_BYTES: Final = 65_536
 """Of a head, and of whatever else comes between two pieces of a body."""
@@ -18,82 +22,6 @@ MAX_UNREAD_BYTES: Final = 262_144
 """More than this that nobody has taken yet, and the upstream has to wait."""
 PIECE_BYTES: Final = 262_144
 """Longer bodies are written piece by piece, so that others get their turn."""
-
-
-class Disconnected(ConnectionError):
-    """The connection ended before its answer. `heard` is whether anything of it had come."""
-
-    def __init__(self, *, heard: bool) -> None:
-        super().__init__("The upstream hung up.")
-        self.heard = heard
-
-
-class Malformed(Exception):
-    """What came is no HTTP, or more of it than a head may have."""
-
-
-class Response:
-    """An answer whose head has come. Its body is taken as it comes; `close` lets go of the rest.
-
-    `headers` has the first value of each name, names in lower case. The rest belongs to the
-    connection, which lets go of it with the last byte.
-    """
-
-    __slots__ = (
-        "_waiter", "connection", "failure", "headers", "is_whole", "parts", "size", "status",
-    )  # fmt: skip
-
-    def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.connection: Connection | None = connection
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.is_whole = False
-        self.failure: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def media_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    async def take(self) -> bytes:
-        """Return what has come since the last call, waiting until something has; b"" is the end.
-
-        What came before a failure is returned first.
-
-        Raises:
-            TimeoutError: Nothing has come for too long.
-            ConnectionError: The body broke off.
-            Malformed: It is not framed as HTTP has it.
-        """
-        while not self.parts:
-            if self.failure is not None:
-                raise self.failure
-            if self.connection is None:
-                return b""
-            await self.news()
-        parts, self.parts, self.size = self.parts, [], 0
-        if self.connection is not None:
-            self.connection.go_on()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def news(self) -> None:
-        """Wait until something has happened to it."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def tell(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def close(self) -> None:
-        """Let go of the rest, if there is one, by hanging up."""
-        if self.connection is not None:
-            self.connection.hang_up()
 
 
 class Connection(asyncio.Protocol):
@@ -107,6 +35,7 @@ class Connection(asyncio.Protocol):
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         # As other clients do: servers exist that end lines with LF only, or pad a chunk's size.
         self._parser.set_dangerous_leniencies(
@@ -115,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._is_sent = False
         self._is_full = False
+        self._has_ended = False
         self._is_paused = False
         self._may_serve_again = False
         self._first_byte_by = 0.0
@@ -125,7 +55,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether the next request may be written: it is open, and has nothing to say.
+
+        What stands in the socket unread, because the loop was busy, was not asked for.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return False
+        return not self._poll.poll(0)
 
     async def ask(
         self, head: bytes, body: bytes, *, first_byte_by: float, idle_s: float
@@ -154,7 +90,7 @@ class Connection(asyncio.Protocol):
             response.close()  # unless it is whole by now, and somebody else's turn here
             raise
         if response.failure is not None and not response.status:
-            raise response.failure
+            raise response.failure()
         return response
 
     async def _send(self, head: bytes, body: bytes, response: Response) -> None:
@@ -168,11 +104,15 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(body), PIECE_BYTES):
             self._transport.write(body[start : start + PIECE_BYTES])
             await asyncio.sleep(0)
-            while self._is_full and response.status < 300 and response.failure is None:
+            while self._is_full and self._takes_more(response):
                 await response.news()
-            if response.status >= 300 or response.failure is not None:
-                return  # it has been answered without the rest, and cannot serve again
+            if not self._takes_more(response):
+                return
         self._is_sent = True
+
+    def _takes_more(self, response: Response) -> bool:
+        """Whether the rest of a request is worth sending: it is not answered, or waited for."""
+        return self._response is response and response.status < 300 and not self._is_paused
 
     def go_on(self) -> None:
         """Read on: what has come was taken."""
@@ -180,16 +120,23 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self._heard_at = self._loop.time()
             self._look_again_by(self._heard_at + self._idle_s)
+            _bound_reading(self._transport)
             self._transport.resume_reading()
+
+    def _pause(self, transport: asyncio.Transport) -> None:
+        self._is_paused = True
+        _bound_reading(transport, 1, 0)
+        transport.pause_reading()
 
     def hang_up(self) -> None:
         """End the connection at once."""
-        self._fail(Disconnected(heard=True))
+        self._fail(partial(Disconnected, heard=True))
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # of a stream, it is one
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         response = self._response
@@ -203,22 +150,24 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as malformed:
             self._may_serve_again = False
             if not response.is_whole:
-                self._fail(Malformed(str(malformed)))
+                self._fail(partial(Malformed, str(malformed)))
                 return
         if response.is_whole:
             self._finish(response)
         elif self._between > MAX_HEAD_BYTES:
-            self._fail(Malformed("A head without an end."))
+            self._fail(partial(Malformed, "A head without an end."))
         elif response.size > MAX_UNREAD_BYTES and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+            self._pause(self._transport)
         response.tell()
+
+    def eof_received(self) -> None:
+        self._has_ended = True
 
     def connection_lost(self, failure: Exception | None) -> None:
         response = self._response
         if response is not None and failure is None and self._lasts_until_the_end(response):
             response.is_whole = True
-        self._fail(Disconnected(heard=self._heard_at > 0))
+        self._fail(partial(Disconnected, heard=self._heard_at > 0))
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -243,6 +192,8 @@ class Connection(asyncio.Protocol):
         if self._response is None or self._parser is None or self._response.is_whole:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise Malformed("No status.")  # the parser passes it on as an error of its own
         if status < 200:
             self._response.headers.clear()  # it announces the answer, and is none
             return
@@ -253,8 +204,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, part: bytes) -> None:
         if self._response is not None and not self._response.is_whole:
             self._between = 0
-            self._response.parts.append(part)
-            self._response.size += len(part)
+            self._response.put(part)
 
     def on_message_complete(self) -> None:
         if self._response is not None and self._response.status:
@@ -264,7 +214,13 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, response: Response) -> None:
         """The answer is whole: serve again if that is possible, hang up if not."""
-        if not (self._may_serve_again and self._is_sent):
+        is_sent = (
+            self._is_sent
+            and not self._is_full
+            and self._transport is not None
+            and self._transport.get_write_buffer_size() == 0
+        )
+        if not (self._may_serve_again and is_sent):
             self.hang_up()
             return
         self.go_on()
@@ -272,8 +228,11 @@ class Connection(asyncio.Protocol):
         self.idle_since = self._heard_at
         self._keep(self)
 
-    def _fail(self, failure: Exception) -> None:
-        """End the connection, and what was under way on it, if it is not whole."""
+    def _fail(self, failure: Callable[[], Exception]) -> None:
+        """End the connection, and what was under way on it, if it is not whole.
+
+        The failure is made where it is raised: kept, it would keep its traceback, and that us.
+        """
         response, self._response = self._response, None
         if response is not None:
             response.connection = None
@@ -290,9 +249,12 @@ class Connection(asyncio.Protocol):
         self._parser = None  # the two refer to each other
 
     def _lasts_until_the_end(self, response: Response) -> bool:
-        """Whether the end of the connection is the end of the body: nothing else says it."""
+        """Whether the end of the connection is the end of the body: nothing else says it.
+
+        Over TLS only an end that was announced, or anybody on the way could shorten it.
+        """
         framed = {"content-length", "transfer-encoding"}
-        return response.status > 0 and framed.isdisjoint(response.headers)
+        return self._has_ended and response.status > 0 and framed.isdisjoint(response.headers)
 
     # Time: one timer outlives many requests, and looks at what is due when it rings.
 
@@ -311,4 +273,11 @@ class Connection(asyncio.Protocol):
         if due > self._loop.time():
             self._look_again_by(due)
         else:
-            self._fail(TimeoutError("The upstream says nothing."))
+            self._fail(partial(TimeoutError, "The upstream says nothing."))
+
+
+def _bound_reading(transport: asyncio.Transport, *limits: int) -> None:
+    """Bound what uvloop reads ahead of a TLS connection, which it forgets when it ends."""
+    bound = getattr(transport, "set_read_buffer_limits", None)
+    if bound is not None:
+        bound(*limits)

@@ -67,28 +67,36 @@ class Pool:
                 server that is not who it should be.
         """
         loop = asyncio.get_running_loop()
+        sock = await self._dial(origin)
+        connection = Connection(
+            functools.partial(self._keep, origin), functools.partial(self._forget, origin)
+        )
         try:
-            addresses = await self._addresses(origin)
-            sock = await start_connection(
-                addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
-            )
-        except OSError:
-            self._names.pop(origin, None)
-            raise
-        try:
-            _, connection = await loop.create_connection(
-                lambda: Connection(
-                    functools.partial(self._keep, origin), functools.partial(self._forget, origin)
-                ),
+            await loop.create_connection(
+                lambda: connection,
                 sock=sock,
                 ssl=_tls() if origin.is_tls else None,
                 server_hostname=origin.host if origin.is_tls else None,
             )
         except BaseException:
+            connection.hang_up()
             sock.close()
             raise
         self._open.add(connection)
         return connection
+
+    async def _dial(self, origin: Origin) -> socket.socket:
+        try:
+            addresses = await self._addresses(origin)
+            return await start_connection(
+                addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
+            )
+        except BaseException as failure:
+            self._names.pop(origin, None)
+            # A name that can be none, or that has no address; uvloop's RuntimeError for a socket.
+            if isinstance(failure, (ValueError, RuntimeError)):
+                raise OSError(str(failure)) from failure
+            raise
 
     def close(self) -> None:
         """Hang up everywhere, also where an answer is under way."""

@@ -12,11 +12,13 @@ from typing import Final
 from yarl import URL
 
 from airi_server.kernel.loops import PerLoop
-from llmrouter.routing.connections import Disconnected, Malformed, Response
 from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
 from llmrouter.routing.pool import Origin, Pool
+from llmrouter.routing.responses import Disconnected, Malformed, Response
 
 CONNECT_TIMEOUT_S: Final = 5.0
+RACE_S: Final = 1.0
+"""A kept connection that ends within this was closed before the request arrived."""
 MAX_ANSWER_BYTES: Final = 33_554_432
 MAX_ERROR_BYTES: Final = 65_536
 _pools = PerLoop(Pool)
@@ -56,22 +58,27 @@ async def _ask(
 ) -> Response:
     """Ask; once more when the upstream closed a kept connection just as we used it.
 
-    A new connection that breaks is another matter: the upstream may be at work on the request.
+    One that breaks later, or a new one, is another matter: the upstream may be at work on it.
     """
-    origin, start = _target(url)
+    try:
+        origin, start = _target(url)
+    except ValueError as odd:
+        raise AttemptFailed(CONNECT) from odd
     head = b"%bauthorization: %b\r\ncontent-length: %d\r\n\r\n" % (
         start, authorization.encode(), len(body),
     )  # fmt: skip
-    now = asyncio.get_running_loop().time()
-    by = now + first_byte_s
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    by = began + first_byte_s
     pool = _pools.get()
-    while (kept := pool.idle(origin)) is not None:
+    kept = pool.idle(origin)
+    if kept is not None:
         try:
             return await kept.ask(head, body, first_byte_by=by, idle_s=idle_s)
         except Disconnected as gone:
-            if gone.heard:
+            if gone.heard or loop.time() > began + RACE_S:
                 raise
-    async with asyncio.timeout_at(min(by, now + CONNECT_TIMEOUT_S)):
+    async with asyncio.timeout_at(min(by, loop.time() + CONNECT_TIMEOUT_S)):
         connection = await pool.connect(origin)
     return await connection.ask(head, body, first_byte_by=by, idle_s=idle_s)
 

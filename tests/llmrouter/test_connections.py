@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 import pytest
 
+from billing import requests
 from llmrouter.configuration import publishing, tree
 from tests.factories import gateway
 from tests.fakes import raw
@@ -119,6 +121,27 @@ class TestConnections:
 
         assert response.status == 502
         assert sent < 10 * 2**20
+
+    async def test_of_a_stream_that_fails_on_our_side_is_let_go(self, served, monkeypatch):
+        caller = await gateway.caller()
+        is_left = asyncio.Event()
+
+        async def endless(reader, writer):
+            writer.write(raw.stream_head() + raw.piece(b'data: {"choices":[]}\n\n'))
+            await reader.read()
+            is_left.set()
+
+        async def fails(*_args, **_kwargs):
+            raise RuntimeError("a bug of ours")
+
+        monkeypatch.setattr(requests, "mark", fails)
+        async with RawUpstream(endless) as server:
+            await gateway.route(server.base_url)
+            response = await served.post(PATH, {**BODY, "stream": True}, caller.key)
+
+            assert response.status == 500
+            async with asyncio.timeout(5):
+                await is_left.wait()
 
     async def test_a_body_that_stalls(self, served, upstream):
         caller = await gateway.caller()

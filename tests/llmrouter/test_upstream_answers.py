@@ -106,6 +106,38 @@ class TestRequest:
                 assert (response.status, await upstream.read(response)) == (413, b"no")
         assert heads == 2
 
+    @pytest.mark.parametrize("after_s", [0, 0.2])
+    @pytest.mark.parametrize("words", [HI, HI[:-2] + b"x" * 2])
+    async def test_that_is_answered_before_it_is_read_is_not_sent_to_its_end(self, words, after_s):
+        """By anything that answers without reading: a wrong address, a static page."""
+
+        async def listen(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(after_s)
+            writer.write(words)
+            await asyncio.sleep(30)
+
+        async with raw.listening(listen) as base_url, asyncio.timeout(10):
+            assert await asked(base_url, bytes(20_000_000)) == words[-2:]
+
+    async def test_that_nobody_reads_while_they_talk_does_not_wait_for_ever(self):
+        async def listen(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(raw.stream_head() + raw.piece(b"x" * 2**20))
+            await asyncio.sleep(30)
+
+        async with raw.listening(listen) as base_url, asyncio.timeout(10):
+            response = await post(base_url, bytes(20_000_000), idle_s=0.2)
+            with pytest.raises(AttemptFailed) as failed:
+                await upstream.read(response)
+        assert failed.value.reason == TIMEOUT
+
+    @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".test", ".test", "h\\x", "\u200b.test"])
+    async def test_to_a_name_that_can_be_none_fails_as_one_that_nobody_has(self, host):
+        with pytest.raises(AttemptFailed) as failed:
+            await asked(f"http://{host}/v1")
+        assert failed.value.reason == CONNECT
+
 
 class TestAnswer:
     @pytest.mark.parametrize(
@@ -135,6 +167,7 @@ class TestAnswer:
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhi",
             raw.stream_head("content-length: 2") + raw.piece(b"hi") + b"0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nhi!",
+            b"HTTP/1.1 099 Odd\r\ncontent-length: 2\r\n\r\nhi",
             b"HTTP/1.1 101 Switching\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\nhi",
             b"hi",
         ],

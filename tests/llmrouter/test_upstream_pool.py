@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
 import ssl
+import threading
 
+import aiohappyeyeballs
 import pytest
 import pytest_asyncio
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from llmrouter.routing import pool, upstream
-from llmrouter.routing.failures import CONNECT, AttemptFailed
+from llmrouter.routing.failures import BAD_ANSWER, CONNECT, AttemptFailed
 from tests.fakes import raw
 from tests.fakes.raw import RawUpstream
 from tests.llmrouter.test_upstream_answers import CLOSES, HI, OLD, asked, post
 
-pytestmark = pytest.mark.asyncio
 TWO_AT_ONCE = HI + raw.response(b"not asked for")
 
 
@@ -31,12 +34,38 @@ async def _hung_up():
     await upstream.close()
 
 
+@pytest.fixture
+def identity(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an upstream")])
+    now = datetime.datetime.now(datetime.UTC)
+    local = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(local), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "identity.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
 async def until(holds) -> None:
     async with asyncio.timeout(10):
         while not holds():
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.asyncio
 class TestKept:
     async def test_serves_the_next_request(self):
         async with RawUpstream(raw.says(HI)) as server:
@@ -112,6 +141,76 @@ class TestKept:
             await until(lambda: not upstream._pools.get()._open)
             assert await asked(server.base_url) == b"hi"
 
+    async def test_is_not_one_that_has_something_unasked_to_say(self):
+        """It stands in the socket unread while the loop is busy, and would be the next answer."""
+
+        async def talkative(_reader, writer):
+            writer.write(HI)
+            await asyncio.sleep(0.05)
+            writer.write(raw.response(b"not asked for"))
+
+        async with RawUpstream(talkative, raw.says(HI)) as server:
+            assert await asked(server.base_url) == b"hi"
+            connection = next(iter(upstream._pools.get()._open))
+            assert connection._transport is not None
+            connection._transport.pause_reading()  # as a loop that does not come to read
+            await asyncio.sleep(0.2)
+
+            assert await asked(server.base_url) == b"hi"
+            assert server.connections == 2
+
+    async def test_is_not_one_whose_request_is_not_read(self, monkeypatch):
+        """What was not sent of it would stand before the next one."""
+        dial = aiohappyeyeballs.start_connection
+
+        async def narrow(*args, **kwargs):
+            sock = await dial(*args, **kwargs)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            return sock
+
+        monkeypatch.setattr(pool, "start_connection", narrow)
+
+        async def listen(reader, writer):
+            incoming = writer.transport.get_extra_info("socket")
+            incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.pause_reading()
+            writer.write(HI)
+            await asyncio.sleep(30)
+
+        async with raw.listening(listen) as base_url, asyncio.timeout(10):
+            for _ in range(2):
+                assert await asked(base_url, bytes(250_000), first_byte_s=2) == b"hi"
+
+    async def test_that_dies_of_a_request_takes_no_other_with_it(self):
+        """One that ends at once was closed before; the request is sent once more, not to each."""
+
+        async def dies(_reader, writer):
+            writer.close()
+
+        async with RawUpstream(*[raw.says(HI)] * 5, dies) as server:
+            responses = await asyncio.gather(*(post(server.base_url) for _ in range(5)))
+            assert [await upstream.read(each) for each in responses] == [b"hi"] * 5
+            assert server.connections == 5
+
+            with pytest.raises(AttemptFailed) as failed:
+                await asked(server.base_url)
+            assert failed.value.reason == CONNECT
+            assert server.requests == 5 + 2
+
+    async def test_that_dies_at_work_is_not_asked_again(self, monkeypatch):
+        monkeypatch.setattr(upstream, "RACE_S", 0.1)
+
+        async def works_and_dies(_reader, writer):
+            await asyncio.sleep(0.4)
+            writer.close()
+
+        async with RawUpstream(raw.says(HI), works_and_dies) as server:
+            await asked(server.base_url)
+            with pytest.raises(AttemptFailed):
+                await asked(server.base_url)
+            assert server.requests == 2
+
     async def test_is_not_one_that_was_left_half_way(self):
         endless = raw.says(raw.stream_head() + raw.piece(b"x"), then="hang")
         async with RawUpstream(endless, raw.says(HI)) as server:
@@ -148,6 +247,7 @@ class TestKept:
                 await waiting
 
 
+@pytest.mark.asyncio
 class TestNames:
     async def test_are_looked_up_once_for_all_who_ask(self, monkeypatch):
         loop = asyncio.get_running_loop()
@@ -186,6 +286,27 @@ class TestNames:
                 assert away.value.reason == CONNECT
                 assert await asked("http://moving.test/v1") == b"hi"
 
+    async def test_that_could_not_be_looked_up_in_time_are_looked_up_again(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        found = loop.getaddrinfo
+        lookups = 0
+
+        async def slow_at_first(*args, **kwargs):
+            nonlocal lookups
+            lookups += 1
+            if lookups == 1:
+                await asyncio.sleep(0.3)
+                raise socket.gaierror(socket.EAI_AGAIN, "not now")
+            return await found(*args, **kwargs)
+
+        monkeypatch.setattr(loop, "getaddrinfo", slow_at_first)
+        async with RawUpstream(raw.says(CLOSES, then="close")) as server:
+            named = server.base_url.replace("127.0.0.1", "localhost")
+            with pytest.raises(AttemptFailed):
+                await asked(named, first_byte_s=0.1)
+            await asyncio.sleep(0.4)
+            assert await asked(named) == b"hi"
+
     async def test_may_be_addresses_of_either_family(self):
         async def listen(reader, writer):
             await reader.readuntil(b"\r\n\r\n")
@@ -200,31 +321,8 @@ class TestNames:
             assert await asked(base_url) == b"hi"
 
 
+@pytest.mark.asyncio
 class TestTls:
-    @pytest.fixture
-    def identity(self, tmp_path):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an upstream")])
-        now = datetime.datetime.now(datetime.UTC)
-        local = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        made = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(local), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        file = tmp_path / "identity.pem"
-        file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + made.public_bytes(serialization.Encoding.PEM)
-        )
-        return file
-
     @pytest.fixture
     def secured(self, identity):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -250,3 +348,43 @@ class TestTls:
             assert refused.value.reason == CONNECT
             assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
             assert server.requests == 0
+
+
+def test_an_answer_over_tls_that_somebody_cut_is_not_taken_for_whole(identity, monkeypatch):
+    """Its end is the connection's, and nobody announced it: uvloop, which serves, tells it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(identity))
+    pool._tls.cache_clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer_and_cut() -> None:
+        for _ in range(2):
+            incoming, _address = listener.accept()
+            with context.wrap_socket(incoming, server_side=True) as secured:
+                while not secured.recv(65_536).endswith(b"{}"):
+                    pass
+                secured.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000)
+                if announces.is_set():
+                    with contextlib.suppress(OSError):
+                        secured.unwrap()
+
+    async def ask() -> bytes:
+        try:
+            return await asked(f"https://127.0.0.1:{listener.getsockname()[1]}/v1", b"{}")
+        finally:
+            await upstream.close()
+
+    announces = threading.Event()
+    serving = threading.Thread(target=answer_and_cut)
+    serving.start()
+    try:
+        with pytest.raises(AttemptFailed) as failed:
+            uvloop.run(ask())
+        assert failed.value.reason == BAD_ANSWER
+        announces.set()
+        assert uvloop.run(ask()) == b"x" * 1_000
+    finally:
+        serving.join(10)
+        listener.close()
+        pool._tls.cache_clear()
