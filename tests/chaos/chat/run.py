@@ -136,9 +136,10 @@ class Play:
         """
         await self.crowd.finish()
         told_after_s = await self._settle()
-        violations = [*self._judged(self._truth()), *self.tally.faults]
+        # First what explains the rest: a client that has died misses everything.
         ended = [life for life in self._lives if life.done()]
-        violations += [f"the run itself: {life.exception()!r}" for life in ended]
+        violations = [f"the run itself: {life.exception()!r}" for life in ended]
+        violations += [*self._judged(self._truth()), *self.tally.faults]
         if told_after_s is None:
             first = "; ".join(self._untold[:_SHOWN])
             violations.append(f"not told within {_TOLD_WITHIN_S:.0f} s, or still busy: {first}")
