@@ -8,7 +8,7 @@ from django.db import transaction
 from airi_server.kernel.errors import Conflict, NotFound
 from airi_server.runtime import audit
 from billing import adjustments, ledger
-from billing.models import FluxTransaction
+from billing.models import FluxAccount, FluxTransaction
 from tests.billing.test_ledger import at_once, credit
 from tests.factories import billing as make
 
@@ -85,6 +85,7 @@ class TestAdjust:
             adjust()
 
         assert refused.value.details == {"balance": 150, "ledgerSeq": 3}
+        assert (refused.value.account.balance, refused.value.account.ledger_seq) == (150, 3)
         assert make.state_of("mio") == (150, 0)
         assert not audit.AuditEntry.objects.exists()
 
@@ -121,6 +122,12 @@ class TestPosting:
         with pytest.raises(Conflict):
             post(5)
         assert make.state_of("mio") == (95, 0)
+
+    def test_opens_no_account(self):
+        with pytest.raises(NotFound):
+            post(5)
+
+        assert not FluxAccount.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import transaction
 
@@ -13,11 +15,12 @@ from tests.billing.test_ledger import at_once
 from tests.factories import billing as make
 
 NOW = make.NOW
+LATER = NOW + timedelta(hours=1)
 RIA = audit.Actor("ria@example.com", user_id="ria")
 
 
 def freeze(user_id="mio"):
-    return freezes.freeze(user_id=user_id, reason="stolen card", by=RIA, at=NOW)
+    return freezes.freeze(user_id=user_id, reason="stolen card", by=RIA, at=LATER)
 
 
 def thaw(user_id="mio"):
@@ -42,6 +45,9 @@ class TestFreeze:
     def test_refuses_new_requests_and_lets_open_ones_end(self, waiting):
         assert freeze()
 
+        assert FluxAccount.objects.get(pk="mio").updated_at == LATER
+        row = audit.AuditEntry.objects.get(action="billing.freeze_account")
+        assert (row.actor, row.at, row.facts) == (RIA, LATER, {"balance": 100, "held": 40})
         assert make.open_one(make.ticket("mio", make.price()), 1)[0] == "frozen"
         assert make.settle_one(make.settlement(waiting, 7)).charged == 7
         assert make.state_of("mio") == (93, 0)
@@ -72,6 +78,8 @@ class TestFreeze:
         with pytest.raises(freezes.HoldsNotCovered, match="hold 40 Flux and the balance is 39"):
             thaw()
         assert FluxAccount.objects.get(pk="mio").frozen
+        FluxAccount.objects.filter(pk="mio").update(balance=40)
+        assert thaw()
 
     @pytest.mark.parametrize("act", [freeze, thaw])
     def test_a_deleted_or_unknown_account_is_left_alone(self, waiting, act):

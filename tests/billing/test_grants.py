@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from airi_server.runtime import audit
-from billing import grants, ledger
+from billing import closures, grants, ledger
 from billing.grants import Order, Refusal
 from billing.models import FluxAccount, FluxTransaction
 from tests.billing.test_ledger import at_once
@@ -58,6 +58,7 @@ class TestPreview:
             ("BOB@x.io", Refusal.DUPLICATE),
             ("cyd@x.io", Refusal.DELETED),
         ]
+        assert [each.user_id for each in plan.refused(Refusal.DELETED)] == [people["cyd"].pk]
         assert (plan.total_flux, plan.flux_to_move) == (200, 200)
         assert not FluxAccount.objects.filter(user_id=people["bob"].pk).exists()
         assert audited() == []
@@ -83,7 +84,7 @@ class TestPreview:
         plan = grants.preview(order("ann@x.io", "bob@x.io"))
 
         (earlier,) = [each.earlier for each in plan.recipients if each.earlier]
-        assert (earlier.amount, earlier.posted_at) == (30, NOW)
+        assert (earlier.amount, earlier.posted_at, earlier.replayed) == (30, NOW, True)
         assert (plan.total_flux, plan.flux_to_move) == (200, 100)
         assert grants.preview(order("ann@x.io", key="other")).paid_before == []
         assert grants.preview(order("ann@x.io", key=None)).paid_before == []
@@ -211,8 +212,25 @@ class TestApply:
 
         result = apply("ann@x.io", "no@x.io")
 
-        assert [each.error for each in result.outcomes] == [grants.NOT_TRIED, ""]
+        assert [(each.recipient.email, each.error) for each in result.outcomes] == [
+            ("ann@x.io", grants.NOT_TRIED),
+            ("no@x.io", ""),
+        ]
         assert balance_of(people["ann"]) == 50
+
+    def test_an_account_that_closes_after_it_was_looked_up_is_not_paid(self, people, monkeypatch):
+        plan = grants.preview(order("ann@x.io", "bob@x.io"))
+        closures.close(user_id=people["ann"].pk, at=LATER)
+        monkeypatch.setattr(grants, "preview", lambda _: plan)
+
+        result = apply("ann@x.io", "bob@x.io")
+
+        assert [(each.recipient.email, each.error) for each in result.failed] == [
+            ("ann@x.io", "The account was deleted."),
+        ]
+        assert [who.email for who, _ in result.granted] == ["bob@x.io"]
+        assert balance_of(people["ann"]) == 50
+        assert [row.subject_id for row in audited()] == [people["bob"].pk]
 
     def test_pays_100_people_in_one_go(self):
         emails = [accounts.user().email for _ in range(100)]

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.db import connection, connections, transaction
 
@@ -70,6 +71,7 @@ class TestCredit:
         assert make.state_of("mio") == (50, 0)
         entry = make.entries_of("mio")[1]
         assert (entry.pk, entry.user_seq, entry.kind) == (posting.entry_id, 2, "credit")
+        assert posting.user_seq == 2
         assert entry.metadata == {"stripeEventId": "evt_1"}
         assert make.broken_here() == []
 
@@ -83,6 +85,7 @@ class TestCredit:
     def test_a_key_belongs_to_one_user(self):
         credit("mio")
 
+        assert ledger.find(user_id="ria", request_id="stripe:evt_1") is None
         assert not credit("ria").replayed
 
     def test_without_a_key_each_call_counts(self):
@@ -143,6 +146,7 @@ class TestReverse:
         assert (posting.amount, posting.balance_after) == (50, 0)
         entry = make.entries_of("mio")[2]
         assert (entry.kind, entry.reverses_seq, entry.metadata) == ("reversal", 2, {"reverses": 2})
+        assert entry.description == "oops"
         assert make.broken_here() == []
 
     def test_the_same_call_again_is_a_replay_and_another_a_conflict(self):
@@ -229,6 +233,20 @@ def test_every_entry_dates_the_account():
 
     assert FluxAccount.objects.get().updated_at == later
     assert make.entries_of("mio")[-1].created_at == later
+
+
+@pytest.mark.django_db(transaction=True)
+class TestLock:
+    def test_keeps_out_who_writes_and_not_who_refers_to_the_account(self):
+        make.make_account(50, "mio")
+        row = "SELECT FROM user_flux WHERE user_id = 'mio'"
+
+        with transaction.atomic():
+            ledger.lock("mio")
+            with psycopg.connect(**connection.get_connection_params()) as other:
+                other.execute(f"{row} FOR KEY SHARE NOWAIT")
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    other.execute(f"{row} FOR NO KEY UPDATE NOWAIT")
 
 
 @pytest.mark.django_db(transaction=True)

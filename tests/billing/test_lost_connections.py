@@ -147,6 +147,25 @@ class TestLostConnections:
 
         assert await database.retried(read) == 7
 
+    async def test_settling_outlasts_an_absence_and_asks_seldom(self, hot, monkeypatch):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        one = make.ticket("mio", price)
+        await opened(one)
+        execute, loop, tries = database.execute, asyncio.get_running_loop(), []
+        back_at = loop.time() + 0.3
+
+        async def away_for_a_while(*statement):
+            tries.append(statement)
+            if loop.time() < back_at:
+                raise psycopg.OperationalError
+            return await execute(*statement)
+
+        monkeypatch.setattr(database, "execute", away_for_a_while)
+
+        assert (await requests.settle(make.settlement(one, 7))).charged == 7
+        assert len(tries) < 10
+
     async def test_settling_gives_up_in_the_end_and_leaves_the_row_open(self, hot, monkeypatch):
         monkeypatch.setattr(requests, "SETTLE_DEADLINE_S", 0.2)
         price = await make.new_price()
@@ -221,7 +240,9 @@ class TestLostConnections:
                 *(opened(make.ticket("mio", price)) for _ in range(12)),
                 return_exceptions=True,
             )
-            assert await opened(make.ticket("ria", price)) == 10
+            other = make.ticket("ria", price)
+            assert await opened(other) == 10
+            assert (await requests.settle(make.settlement(other, 7))).charged == 7
 
         assert {type(outcome) for outcome in outcomes} == {psycopg.errors.LockNotAvailable}
         assert asyncio.get_running_loop().time() - began < 8

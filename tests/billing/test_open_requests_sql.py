@@ -66,6 +66,7 @@ class TestAdmission:
 
         row = make.request_of(one)
         assert (row.state, row.hold, row.flux_charged, row.settled_at) == ("open", 5, 0, None)
+        assert (row.attempts, row.checkpoint, row.usage_source) == (0, 0, "none")
         assert (row.api_key_id, row.client_key, row.stream) == ("k", "c", True)
         assert row.input_hash is not None
         assert (bytes(row.input_hash).hex(), row.price_version) == ("ab" * 32, one.price.version)
@@ -128,6 +129,7 @@ class TestClientKeys:
         outcomes = make.open_batch(
             make.opening(first, 1),
             make.opening(ticket(client_key="k"), 1),
+            make.opening(ticket(), 1),
             make.opening(ticket(client_key="k", kind="tts"), 1),
             make.opening(ticket("ria", client_key="k"), 1),
         )
@@ -135,9 +137,12 @@ class TestClientKeys:
         make.settle_one(make.settlement(first, None))
         after = make.open_one(ticket(client_key="k"), 1)
 
-        assert [outcome[0] for outcome in outcomes] == ["opened", "duplicate", "opened", "opened"]
-        assert outcomes[1][3] == again[3] == first.id
-        assert (again[0], after[0]) == ("duplicate", "opened")
+        assert [(outcome[0], outcome[3]) for outcome in outcomes] == [
+            ("opened", None),
+            ("duplicate", first.id),
+            *[("opened", None)] * 3,
+        ]
+        assert (again[0], again[3], after[0]) == ("duplicate", first.id, "opened")
         assert make.broken_here() == []
 
     def test_a_settled_request_keeps_its_key_on_an_empty_account(self, ticket):
@@ -190,8 +195,9 @@ class TestSpendingLimits:
     def test_a_month_begins_with_its_first_day(self, ticket):
         make.make_account(1000, "mio")
         today = make.run("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date", {})[0][0]
-        spend = {"user_id": "mio", "api_key_id": "k", "day": today.replace(day=1), "flux": 8}
-        APIKeySpend.objects.create(**spend)
+        spend = {"user_id": "mio", "api_key_id": "k"}
+        for day, flux in ((1, 5), (2, 3)):
+            APIKeySpend.objects.create(**spend, day=today.replace(day=day), flux=flux)
 
         found = make.open_one(ticket(api_key_id="k"), 500, floor=1, limits=SpendingLimits(month=10))
 
@@ -274,3 +280,15 @@ class TestTwin:
         make.open_one(one, 1)
 
         assert make.open_one(ticket(), 1)[0] == "opened"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_follows_on_the_connection_waits_for_the_disk(ticket):
+    make.make_account(10, "mio")
+    make.run("SELECT set_config('synchronous_commit', 'on', false)", {})
+    one = ticket()
+
+    make.open_one(one, 1)
+    make.mark_batch((one, 1))
+
+    assert make.run("SHOW synchronous_commit", {}) == [("on",)]

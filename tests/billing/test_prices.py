@@ -10,7 +10,7 @@ import pytest
 from airi_server.kernel import database
 from airi_server.kernel.errors import InvalidRequest
 from airi_server.kernel.threads import in_thread
-from airi_server.runtime import published
+from airi_server.runtime import audit, published
 from airi_server.runtime.options import put
 from billing import options, prices
 from billing.models import PriceVersion
@@ -32,13 +32,26 @@ class TestPublish:
         set_option(options.FLUX_PER_1K_TOKENS, 2.5)
 
         version = prices.publish(
-            model="m", by="mio", at=NOW, note="why", flux_per_1k_output=Decimal("7.25")
-        )
+            model="m", by="mio", at=NOW, note="why", flux_per_1k_output=Decimal("7.25"),
+            usd_per_1m_cached=None,
+        )  # fmt: skip
 
         price = prices.of_version(version.pk)
         assert (price.input, price.output, price.cached) == (2_500_000, 7_250_000, 2_500_000)
         assert (price.flat, price.minimum) == (5, 1)
+        assert (price.usd_input, price.usd_output, price.usd_cached) == (None, None, None)
         assert (version.created_by, version.created_at, version.note) == ("mio", NOW, "why")
+        (row,) = audit.of(audit.Subject.of(version))
+        assert (row.action, row.actor, row.at) == ("billing.add_priceversion", "mio", NOW)
+        assert row.sentence == f"Published price {version}. why"
+
+    def test_keeps_what_the_provider_charges(self):
+        cost = (Decimal(3), Decimal(15), Decimal("0.3"))
+        names = ("usd_per_1m_input", "usd_per_1m_output", "usd_per_1m_cached")
+
+        price = make.price(**dict(zip(names, cost, strict=True)))
+
+        assert (price.usd_input, price.usd_output, price.usd_cached) == cost
 
     @pytest.mark.parametrize("rate", [Decimal("0.0000001"), 0.1, 1.0000001])
     @pytest.mark.parametrize("column", ["flux_per_1k_input", "usd_per_1m_output"])

@@ -143,10 +143,22 @@ class TestHold:
             price, hold=granted, prompt=estimate, max_tokens=max_tokens
         )
 
+        assert type(tokens) is int
         least = min(pricing.USEFUL_TOKENS, max_tokens)
         assert least <= tokens <= max_tokens
         if tokens > least:
             assert price.of_tokens(estimate, tokens) <= granted
+
+    def test_affords_whole_tokens_and_any_number_of_free_ones(self):
+        price = Price(1, pricing.MICRO, 300 * pricing.MICRO, 0, 0, 0)
+        free = dataclasses.replace(price, output=0)
+
+        def affords(price):
+            return pricing.affordable_tokens(price, hold=10, prompt=1000, max_tokens=99)
+
+        assert affords(price) == 30  # 9 Flux are left at 0.3 each
+        assert affords(dataclasses.replace(price, output=310 * pricing.MICRO)) == 29
+        assert affords(free) == 99
 
 
 class TestCostOf:
@@ -159,3 +171,8 @@ class TestCostOf:
         cheaper = dataclasses.replace(known, usd_cached=Decimal("0.075"))
         assert pricing.cost_of(cheaper, Usage(1000, 0, cached=1000)) == Decimal("0.000075000")
         assert pricing.cost_of(default_book("1", 5), Usage(1, 1)) is None
+        half_known = (
+            dataclasses.replace(known, usd_input=None),
+            dataclasses.replace(known, usd_output=None),
+        )
+        assert [pricing.cost_of(each, Usage(1, 1)) for each in half_known] == [None, None]

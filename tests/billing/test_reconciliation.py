@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from importlib import resources
 
 import pytest
 from django.db import OperationalError
@@ -174,6 +175,14 @@ class TestBrokenRows:
         proven = {name.split()[0] for _, names in CORRUPTIONS.values() for name in names}
 
         assert proven == {invariant for invariant, _ in reconciliation.CHECKS}
+
+    def test_every_statement_that_checks_is_asked(self):
+        files = (resources.files("billing") / "sql").iterdir()
+        names = [file.name[6:-4] for file in files if file.name.startswith("check_")]
+
+        there = {reconciliation._check(name) for name in names}
+
+        assert there == {sql for _, sql in reconciliation.CHECKS}
 
     def test_names_only_the_user_it_is_asked_about(self, books):
         corrupt("UPDATE user_flux SET flux = flux + 1", books)

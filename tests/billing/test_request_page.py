@@ -124,6 +124,7 @@ class TestExplanations:
             ({}, 35, "35 Flux"),
             ({"usage_source": "estimated"}, 50, "flat price of 50"),
             ({"usage_source": "estimated", "outcome": "client_gone"}, 35, "35 Flux"),
+            ({"cached_tokens": None}, 35, "30 prompt at 1000 + 5 completion at 1000,"),
             ({"prompt_tokens": None}, None, "not kept"),
             ({"state": "voided", "flux_charged": 0}, 0, "Nothing was delivered"),
             ({"price_version": 999_999}, None, "does not exist"),
@@ -131,19 +132,25 @@ class TestExplanations:
     )
     def test_follow_the_rules_of_pricing(self, paid, columns, computed, said):
         dear = make.price_row(model="dear", flux_per_request=50)
-        for name, value in {"price_version": dear.pk, **columns}.items():
+        for name, value in {"price_version": dear.pk, "unbilled": 3, **columns}.items():
             setattr(paid, name, value)
 
         (explained,) = charges.explain([paid])
 
         assert explained.computed == computed
+        assert explained.asked == paid.flux_charged + 3
+        assert explained.price == (dear if paid.price_version == dear.pk else None)
         assert said in " ".join(explained.steps)
 
-    def test_name_each_kind_of_tokens_with_its_price(self, paid):
+    @pytest.mark.parametrize(
+        ("minimum", "said", "computed"),
+        [(233, (), 233), (900, ("The minimum of this price is 900.",), 900)],
+    )
+    def test_name_each_kind_of_tokens_with_its_price(self, paid, minimum, said, computed):
         rates = {"input": "1.5", "output": "40", "cached": "0.25"}
         row = make.price_row(
             model="dear",
-            minimum_flux=900,
+            minimum_flux=minimum,
             **{f"flux_per_1k_{name}": rate for name, rate in rates.items()},
         )
         for name, value in {
@@ -159,10 +166,10 @@ class TestExplanations:
                 "20,000 prompt at 1.5 + 10,000 cached at 0.25 + 5,000 completion at 40, "
                 "for each 1,000 tokens: 232.5 Flux, rounded up 233."
             ),
-            "The minimum of this price is 900.",
-            "Charge: 900 Flux.",
+            *said,
+            f"Charge: {computed} Flux.",
         )
-        assert (explained.price, explained.computed, explained.asked) == (row, 900, 35)
+        assert (explained.price, explained.computed, explained.asked) == (row, computed, 35)
         assert not explained.agrees
 
 

@@ -11,7 +11,7 @@ from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from billing import requests
 from billing.ledger import AccountClosed
-from billing.models import FluxAccount
+from billing.models import FluxAccount, LLMRequestLog
 from billing.requests import Replay, SpendingLimits
 from tests.factories import billing as make
 
@@ -40,11 +40,11 @@ class TestOpen:
     async def test_has_a_refusal_for_each_reason(self, hot):
         price = await make.new_price()
         await make.account(10, "mio")
-        limits = SpendingLimits(day=3)
 
-        with pytest.raises(requests.SpendingLimitReached) as limited:
-            await opened(make.ticket("mio", price, api_key_id="k"), 4, limits=limits)
-        assert limited.value.details == {"available": 3, "required": 4}
+        for limits in (SpendingLimits(day=3), SpendingLimits(month=3), SpendingLimits(total=3)):
+            with pytest.raises(requests.SpendingLimitReached) as limited:
+                await opened(make.ticket("mio", price, api_key_id="k"), 4, limits=limits)
+            assert limited.value.details == {"available": 3, "required": 4}
         await in_thread(freeze)(frozen=True)
         with pytest.raises(requests.AccountFrozen):
             await opened(make.ticket("mio", price), 1)
@@ -61,8 +61,9 @@ class TestOpen:
         other = make.ticket("mio", price, client_key="k", input_hash="cd" * 32)
         await opened(first)
 
-        with pytest.raises(requests.StillInFlight):
+        with pytest.raises(requests.StillInFlight) as refused:
             await opened(again)
+        assert refused.value.retry_after_s == 1
         with pytest.raises(requests.KeyReused):
             await opened(other)
         await requests.settle(make.settlement(first, 7, result=b"answer"))
@@ -85,8 +86,9 @@ class TestOpen:
 
         assert refused.value.details == {"requestId": str(first.id), "fluxCharged": 7}
 
+    @pytest.mark.parametrize("is_gone", [False, True])
     async def test_a_client_key_whose_request_fails_while_it_is_looked_up_is_not_processed(
-        self, hot, monkeypatch
+        self, hot, monkeypatch, is_gone
     ):
         price = await make.new_price()
         await make.account(100, "mio")
@@ -97,13 +99,16 @@ class TestOpen:
 
         async def look_late(sql, params):
             await requests.settle(make.settlement(first, None))
+            if is_gone:
+                await in_thread(LLMRequestLog.objects.filter(pk=first.id).delete)()
             return await look(sql, params)
 
         monkeypatch.setattr(database, "fetch", look_late)
-        with pytest.raises(requests.StillInFlight):
+        with pytest.raises(requests.StillInFlight) as refused:
             await opened(again)
         monkeypatch.undo()
 
+        assert refused.value.retry_after_s == 1
         assert await opened(again) == 10
 
     async def test_fifty_at_once_with_one_client_key_have_one_effect(self, hot):

@@ -212,8 +212,8 @@ class TestMark:
         make.mark_batch((one, 0))
         began = make.request_of(one).first_byte_at
 
-        for count in (9, 4):
-            make.mark_batch((one, count), (ticket(), 3))
+        make.mark_batch((one, 9), (one, 7), (ticket(), 3))
+        make.mark_batch((one, 4), (ticket(), 3))
 
         row = make.request_of(one)
         assert began is not None
