@@ -1,4 +1,4 @@
-"""What tests of whole exchanges ask of the rows, and how they hold a stream open."""
+"""Who calls, what tests of whole exchanges ask of the rows, and how they hold a stream open."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from contextlib import asynccontextmanager
 import aiohttp
 import orjson
 
+from accounts.auth import Principal
+from airi_server.kernel.ids import nanoid
 from tests.factories import gateway
 
 PATH = "/v1/chat/completions"
 STREAM = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def principal(**fields):
+    """Return who is calling, with a key and without a limit but those given."""
+    rates = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "parallel_requests"), 0)
+    nothing = dict.fromkeys(Principal.__dataclass_fields__)
+    return Principal(**{**nothing, **rates, "user_id": nanoid(), "api_key_id": nanoid(), **fields})
 
 
 async def closed(count=1):

@@ -154,6 +154,10 @@ class TestHold:
 
         assert order.fit(PRICE, route_of(), hold) == fits
 
+    def test_fits_one_token_at_least_to_each_of_many_choices(self):
+        """What is held pays for a short answer, of which 32 choices each get less than a token."""
+        assert parse(max_tokens=1000, n=32).fit(PRICE, route_of(), hold=0) == 1
+
 
 def route_of(**fields):
     table = routes.compile(routers.chat_tree(m=routers.chat_model(name="m", **fields)), 1)

@@ -8,7 +8,6 @@ import time
 import orjson
 import pytest
 
-from accounts.auth import Principal
 from airi_server.kernel import redis
 from airi_server.kernel.errors import TooManyRequests
 from airi_server.runtime import published
@@ -16,19 +15,19 @@ from llmrouter import gateway as domain
 from llmrouter import limits
 from tests.factories import gateway
 from tests.fakes.upstream import answer, stream
+from tests.llmrouter.exchanges import principal
 
 pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def principal_of(caller, **limit):
-    """Return who is calling, without a limit but those given."""
-    numbers = dict.fromkeys(("limit_day", "limit_month", "limit_total", "expires_at"))
-    rates = {"requests_per_minute": 0, "tokens_per_minute": 0, "parallel_requests": 0, **limit}
-    return Principal(
-        user_id=caller.user_id, api_key_id=caller.key_id, allowed_models=None, **numbers, **rates
-    )
+def principal_of(caller, **fields):
+    return principal(user_id=caller.user_id, api_key_id=caller.key_id, **fields)
+
+
+def slots_of(caller):
+    return redis.key("limit", f"{{{caller.user_id}}}:{caller.key_id}:slots")
 
 
 async def leases(caller):
@@ -37,8 +36,7 @@ async def leases(caller):
         while not redis.link().is_up:
             redis.link().dial()
             await asyncio.sleep(0.005)
-        name = redis.key("limit", f"{{{caller.user_id}}}:{caller.key_id}:slots")
-        told = await redis.link().send("ZRANGE", name, 0, -1, "WITHSCORES")
+        told = await redis.link().send("ZRANGE", slots_of(caller), 0, -1, "WITHSCORES")
     return {told[i].decode(): float(told[i + 1]) for i in range(0, len(told), 2)}
 
 
@@ -81,8 +79,8 @@ class TestGivenBack:
     async def test_by_whoever_is_cancelled_while_it_asks(self, hot):
         caller = await gateway.caller(flux=0)
         assert await leases(caller) == {}
-        principal = principal_of(caller, parallel_requests=1)
-        asking = asyncio.create_task(limits.admit(principal, "cancelled"))
+        calling = principal_of(caller, parallel_requests=1)
+        asking = asyncio.create_task(limits.admit(calling, "cancelled"))
         await asyncio.sleep(0)
         assert limits._running != {}
 
@@ -108,25 +106,67 @@ class TestLease:
         running = asyncio.create_task(served.post(PATH, BODY, caller.key))
         await asyncio.sleep(1.3)
 
-        (lapses_at,) = (await leases(caller)).values()
+        ((request, lapses_at),) = (await leases(caller)).items()
 
+        (row,) = await gateway.requests()
+        assert request == str(row.id)
         assert lapses_at > time.time() + 0.3
         assert (await running).status == 200
         assert await leases(caller) == {}
 
+    async def test_outlives_its_renewal_in_redis_no_longer_than_promised(self, hot):
+        caller = await gateway.caller(flux=0)
+        assert await leases(caller) == {}
+        held = await limits.admit(principal_of(caller, parallel_requests=1), "held")
+        assert held.slot is not None
+        name = slots_of(caller)
+        await redis.link().send("PERSIST", name)
+
+        held.slot._renew()
+
+        left_ms = await redis.link().send("PTTL", name)
+        assert 0 < left_ms <= 1000 * (limits.LEASE_S + 1)
+        limits.release(held, tokens=0)
+
+    async def test_that_lapsed_is_not_taken_back(self, hot):
+        """An instance that was stalled for so long: its place may be another's by now."""
+        caller = await gateway.caller(flux=0)
+        assert await leases(caller) == {}
+        stalled = await limits.admit(principal_of(caller, parallel_requests=1), "stalled")
+        assert stalled.slot is not None
+        await redis.link().send("DEL", slots_of(caller))
+
+        stalled.slot._renew()
+
+        assert await leases(caller) == {}
+        limits.release(stalled, tokens=0)
+
+    async def test_is_renewed_no_more_once_it_was_given_back(self, hot):
+        caller = await gateway.caller(flux=0)
+        assert await leases(caller) == {}
+        held = await limits.admit(principal_of(caller, parallel_requests=1), "held")
+        assert held.slot is not None
+        held.slot._renew()
+        renewal = held.slot._renewal
+
+        limits.release(held, tokens=0)
+
+        assert renewal.cancelled()
+
     async def test_lapses_when_its_process_is_gone(self, hot):
         caller = await gateway.caller(flux=0)
         assert await leases(caller) == {}
-        principal = principal_of(caller, parallel_requests=1)
-        dead = await limits.admit(principal, "dead")
+        calling = principal_of(caller, parallel_requests=1)
+        dead = await limits.admit(calling, "dead")
         assert dead.slot is not None
         dead.slot._renewal.cancel()
         limits.forget()
         with pytest.raises(TooManyRequests):
-            await limits.admit(principal, "early")
+            await limits.admit(calling, "early")
+        assert limits._running == {}
 
         await asyncio.sleep(1.1)
-        admitted = await limits.admit(principal, "later")
+        admitted = await limits.admit(calling, "later")
 
         assert set(await leases(caller)) == {"later"}
         limits.release(admitted, tokens=0)
