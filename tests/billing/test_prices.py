@@ -123,14 +123,17 @@ class TestInForce:
         await in_thread(corrupt)("DELETE FROM price_version", None)
         books = await asyncio.gather(*(prices._load() for _ in range(12)))
 
-        rows = await in_thread(lambda: list(PriceVersion.objects.values_list("id", "model")))()
-        assert rows == [(0, "")]
+        columns = ("id", "model", "minimum_flux", "created_by")
+        rows = await in_thread(lambda: list(PriceVersion.objects.values_list(*columns)))()
+        assert rows == [(0, "", 1, "server")]
         assert {(book.default.version, book.default.input) for book in books} == {(0, 1_000_000)}
 
     async def test_an_operator_who_is_first_is_not_overruled(self, hot):
+        await in_thread(corrupt)("DELETE FROM price_version", None)
         await in_thread(make.price_row)(model="", flux_per_1k_input=Decimal(3))
         await published.refresh()
 
         book = await prices._load()
 
         assert book.default.input == 3_000_000
+        assert await in_thread(PriceVersion.objects.count)() == 1

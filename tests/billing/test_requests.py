@@ -53,12 +53,28 @@ class TestOpen:
             await opened(make.ticket("mio", price), 1)
         assert await make.state("mio") == (10, 0)
 
+    async def test_the_last_flux_of_a_key_is_spent_once(self, hot):
+        price = await make.new_price()
+        await make.account(10, "mio")
+        last = make.ticket("mio", price, api_key_id="k")
+        await opened(last, 1, limits=SpendingLimits(day=1))
+        await requests.settle(make.settlement(last, 1))
+
+        with pytest.raises(requests.SpendingLimitReached) as limited:
+            await opened(make.ticket("mio", price, api_key_id="k"), 1, limits=SpendingLimits(day=1))
+        assert limited.value.details == {"available": 0, "required": 1}
+
     async def test_a_client_key_brings_the_answer_of_the_first(self, hot):
         price = await make.new_price()
         await make.account(100, "mio")
         first = make.ticket("mio", price, client_key="k", input_hash=HASH)
         again = make.ticket("mio", price, client_key="k", input_hash=HASH)
         other = make.ticket("mio", price, client_key="k", input_hash="cd" * 32)
+        await make.account(100, "neru")
+        for whose in ("mio", "neru"):
+            not_it = make.ticket(whose, price, client_key="another", input_hash=HASH)
+            await opened(not_it)
+            await requests.settle(make.settlement(not_it, 0, result=b"not it"))
         await opened(first)
 
         with pytest.raises(requests.StillInFlight) as refused:
