@@ -54,9 +54,16 @@ class Peer:
         """Return what was read when `wanted` is in it, or the server has ended the connection."""
         got = b""
         async with asyncio.timeout(within_s):
-            while wanted not in got and (part := await self._loop.sock_recv(self.line, 65_536)):
+            while wanted not in got and (part := await self._part()):
                 got += part
         return got
+
+    async def _part(self) -> bytes:
+        """Return what has come; a reset is an end too, of a server that was still being told."""
+        try:
+            return await self._loop.sock_recv(self.line, 65_536)
+        except ConnectionResetError:
+            return b""
 
     async def read_to_the_end(self, *, within_s: float = 10) -> bytes:
         return await self.read_until(b"no such bytes", within_s=within_s)

@@ -62,6 +62,7 @@ _GATEWAY: Final = (
     "tests/llmrouter/test_streams.py",
     "tests/llmrouter/test_untrusted_bodies.py",
     "tests/llmrouter/test_upstream_answers.py",
+    "tests/llmrouter/test_upstream_places.py",
     "tests/llmrouter/test_upstream_pool.py",
     "tests/llmrouter/test_usage.py",
     "tests/llmrouter/test_walk_ends.py",
