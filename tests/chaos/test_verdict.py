@@ -33,7 +33,7 @@ WHOLE = page(message("a", 1), message("b", 2), deleted=({"id": "c", "seq": 3},))
 def replica(*pages: dict[str, Any]) -> Replica:
     made = Replica()
     for each in pages:
-        made.take_page(each)
+        made.take_page(each, after=0)
     return made
 
 
@@ -51,6 +51,16 @@ def judged(known: Replica, truth: Truth) -> list[str]:
 
 
 class TestReplica:
+    def test_that_was_forgotten_does_not_take_a_later_page_for_all(self, truth):
+        known = replica(page(message("a", 1), seq=1))
+        known.forget()
+
+        is_behind = known.take_page(page(message("b", 2), seq=3), after=1)
+
+        assert (is_behind, known.cursor) == (True, 0)
+        known.take_page(WHOLE, after=0)
+        assert judged(known, truth) == []
+
     def test_that_has_everything_is_in_order(self, truth):
         assert judged(replica(WHOLE), truth) == []
 

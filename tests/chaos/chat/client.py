@@ -214,8 +214,8 @@ class Client:
         replica = self.replicas.setdefault(chat_id, Replica())
         while True:
             self._wanted.pop(chat_id, None)
-            content = {"chatId": chat_id, "afterSeq": replica.cursor,
-                       "limit": self._rng.choice((7, 100, 500))}  # fmt: skip
+            after, limit = replica.cursor, self._rng.choice((7, 100, 500))
+            content = {"chatId": chat_id, "afterSeq": after, "limit": limit}
             try:
                 page = await self._persist("chat:pull-messages", content, ())
             except GONE:
@@ -225,7 +225,7 @@ class Client:
                 self._refused(chat_id, refused.args[0], ())
                 return
             self._tally.counts["pulls"] += 1
-            if not replica.take_page(page):
+            if not replica.take_page(page, after=after):
                 return
 
     def _refused(self, chat_id: str, error: dict[str, Any], entries: Sequence[Entry]) -> None:

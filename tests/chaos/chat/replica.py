@@ -34,9 +34,14 @@ class Replica:
         self.cursor = 0
         self.highest = 0
 
-    def take_page(self, page: Mapping[str, Any]) -> bool:
-        """Apply a page; return whether the cursor has moved, so that there may be more."""
+    def take_page(self, page: Mapping[str, Any], *, after: int) -> bool:
+        """Apply the page that was asked for `after` a number; return whether there may be more.
+
+        Forgotten since then, the page does not begin where the cursor is: there is more.
+        """
         self._apply(page)
+        if after > self.cursor:
+            return True
         has_moved: bool = page["seq"] > self.cursor
         self.cursor = max(self.cursor, page["seq"])
         return has_moved
