@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from django.db import OperationalError
+import psycopg
+from django.db import InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -94,6 +95,14 @@ def _database_away(request: HttpRequest, _error: Any) -> HttpResponse:
 
 for away in (*database.AWAY, OperationalError):
     api.add_exception_handler(away, _database_away)
+
+
+@api.exception_handler(InternalError)
+def refuse_to_write(request: HttpRequest, error: InternalError) -> HttpResponse:
+    """What Django calls internal may be a standby that is not promoted yet."""
+    if isinstance(error.__cause__, psycopg.errors.ReadOnlySqlTransaction):
+        return _database_away(request, error)
+    return crash(request, error)
 
 
 @api.exception_handler(Exception)

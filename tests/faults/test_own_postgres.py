@@ -20,6 +20,7 @@ from tests.faults.gates import Gate
 from tests.faults.own_servers import working_on
 
 FOUND = LLMRequestLog.objects
+NEW_KEY = ("/api/v1/keys", {"name": "laptop"})
 
 
 def calls_to(server, caller, *, plain, streamed):
@@ -84,17 +85,20 @@ async def test_read_only_means_no_upstream_call_and_is_over_by_itself(postgres, 
 
     postgres.make_read_only(True)
     refused = [
-        await served.post(crowd.PATH, body, caller.key) for body in (crowd.BODY, crowd.STREAM)
+        await served.post(path, body, caller.key)
+        for path, body in ((crowd.PATH, crowd.BODY), (crowd.PATH, crowd.STREAM), NEW_KEY)
     ]
     await asyncio.sleep(0.7)
     assert not under_way.done()
     postgres.make_read_only(False)
     settled = await under_way
     after = await served.post(crowd.PATH, crowd.BODY, caller.key)
+    made = await served.post(*NEW_KEY, caller.key)
 
-    assert [each.status for each in refused] == [503, 503]
+    assert [each.status for each in refused] == [503, 503, 503]
     assert {each.headers["Retry-After"] for each in refused} == {"1"}
-    assert (settled.status, after.status, len(upstream.seen)) == (200, 200, 2)
+    assert (settled.status, after.status, made.status) == (200, 200, 201)
+    assert len(upstream.seen) == 2
     assert await books.charges_of(caller.user_id) == [1, 1]
     await books.are_in_order()
 
