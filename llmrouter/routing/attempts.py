@@ -144,7 +144,7 @@ class Walk(Generic[T]):
                 )
             )
             return None
-        header = attempt.upstream.header_template.replace("{KEY}", secret.decode(), 1)
+        header = attempt.upstream.header_template.replace("{KEY}", secret.decode())
         secret[:] = bytes(len(secret))
         return header
 

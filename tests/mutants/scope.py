@@ -36,6 +36,7 @@ _BILLING: Final = (
 )
 _GATEWAY: Final = (
     "tests/flows/test_paid_stream.py",
+    "tests/llmrouter/test_attempts.py",
     "tests/llmrouter/test_completions.py",
     "tests/llmrouter/test_connections.py",
     "tests/llmrouter/test_counted.py",
