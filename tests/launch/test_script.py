@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import shlex
+import shutil
 import socket
 import stat
 import subprocess
@@ -36,6 +37,24 @@ def test_help_needs_no_setup() -> None:
     options = ("--browser", "--clients", "--screenshots", "--port", "--llm")
     for each in (*(f"./run {command}" for command in commands), *options):
         assert each in said.stdout
+
+
+def test_what_it_starts_may_keep_its_bytecode(tmp_path: Path) -> None:
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    for place in ("requirements.txt", ".venv/requirements.txt"):
+        shutil.copyfile(processes.ROOT / "requirements.txt", tmp_path / place)
+    shutil.copy(RUN, tmp_path / "run")
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "LOG_LEVEL": "INFO"}
+
+    said = subprocess.run(
+        [tmp_path / "run"], env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert "LOG_LEVEL=INFO" in said.stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in said.stdout
 
 
 @pytest.mark.parametrize(
