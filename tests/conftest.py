@@ -26,6 +26,7 @@ from llmrouter import limits, owners
 from llmrouter.routing import health
 from llmrouter.routing import upstream as upstream_client
 from tests.fakes.upstream import ScriptedUpstream
+from tests.processes.instances import Fleet, Nursery
 
 _KEPT: Final = {"auth_permission", "django_content_type"}
 """What migrating has filled and no test changes."""
@@ -170,6 +171,20 @@ async def served(hot):
         server.force_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+@pytest.fixture(scope="session")
+def nursery(django_db_setup, tmp_path_factory):
+    """What forks the processes of this worker: imported once, on the database of the tests."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(transactional_db, nursery):
+    """Servers and commands as processes of their own, on this test's database and Redis."""
+    with Fleet(nursery) as made:
+        yield made
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,17 +1,12 @@
 """What a process remembers of credentials, and how it learns that it should not."""
 
 import asyncio
-import os
-import subprocess
-import sys
-import textwrap
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from time import monotonic
 
 import pytest
 from django.conf import settings
-from django.db import connections
 
 from accounts import auth, keys, users
 from accounts.auth import Memory, Principal, authenticate
@@ -152,30 +147,14 @@ class TestBounds:
         assert memory.recall(b"good") is GOOD
 
 
-DISABLE = """
-    import django
-    django.setup()
-    from django.conf import settings
-    from accounts import keys
-    from accounts.models import APIKey
-    from tests.factories.accounts import NOW
-    key = APIKey.objects.get(public_id={public_id!r})
-    keys.disable(user_id=key.user_id, public_id=key.public_id, at=NOW)
-"""
+def disable(public_id):
+    """Disable a key; called in another process."""
+    key = APIKey.objects.get(public_id=public_id)
+    keys.disable(user_id=key.user_id, public_id=public_id, at=make.NOW)
 
 
-def disable_elsewhere(token, **environment):
-    """Disable the key in another process, on the same database."""
-    script = textwrap.dedent(DISABLE).format(public_id=token[8:20])
-    database_of_test = connections["default"].settings_dict
-    url = "postgresql://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database_of_test)
-    subprocess.run(
-        [sys.executable, "-c", script],
-        check=True,
-        cwd=settings.BASE_DIR,
-        env={**os.environ, "DATABASE_URL": url, **environment},
-        timeout=30,
-    )
+def disable_elsewhere(fleet, token, **patches):
+    fleet.call(f"{__name__}:{disable.__name__}", token[8:20], **patches)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -196,24 +175,24 @@ class TestChangesArrive:
 
         assert await is_refused(token)
 
-    async def test_by_a_message_from_another_process(self, token, hot_loop, monkeypatch):
+    async def test_by_a_message_from_another_process(self, fleet, token, hot_loop, monkeypatch):
         monkeypatch.setattr(published, "POLL_S", 600)
         monkeypatch.setattr(auth, "KEEP_S", 600)
         await call(token)
 
-        await asyncio.to_thread(disable_elsewhere, token)
+        await asyncio.to_thread(disable_elsewhere, fleet, token)
 
         await settle(10, lambda: is_refused(token))
 
     async def test_by_the_next_look_at_the_versions_without_redis(
-        self, token, hot_loop, monkeypatch
+        self, fleet, token, hot_loop, monkeypatch
     ):
         monkeypatch.setattr(published, "POLL_S", 600)
         monkeypatch.setattr(auth, "KEEP_S", 600)
         published._watches.get().due = 0
         await call(token)
-        lost = "redis://127.0.0.1:1/0"
-        await asyncio.to_thread(disable_elsewhere, token, REDIS_URL=lost)
+        lost = {"default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}}
+        await asyncio.to_thread(disable_elsewhere, fleet, token, CACHES=lost)
 
         assert not await is_refused(token)
         published._watches.get().due = 0

@@ -97,6 +97,13 @@ class Client:
     def resume(self) -> None:
         self._reading = asyncio.create_task(self._read())
 
+    def drop(self) -> None:
+        """Be gone without a word: nobody has to read a goodbye, or what was sent before it."""
+        connection = self.socket._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.abort()
+
     async def close(self) -> None:
         await self.socket.close()
         self._reading.cancel()

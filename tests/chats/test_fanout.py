@@ -16,7 +16,6 @@ from chats import deletion, events, hub, messages
 from chats.models import MAX_MESSAGES
 from tests.factories import chats as make
 from tests.fakes.proxy import SilentProxy
-from tests.processes.server import ServerProcess
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread
@@ -39,11 +38,9 @@ async def redis_line(settings):
 
 
 @pytest.fixture
-def elsewhere(transactional_db, tmp_path):
+def elsewhere(fleet):
     """A second instance: a process of its own on the same database and Redis."""
-    log = tmp_path / "elsewhere.log"
-    with ServerProcess(log, REDIS_PREFIX=configured.REDIS_PREFIX) as running:
-        yield running
+    return fleet.start()
 
 
 @pytest.fixture

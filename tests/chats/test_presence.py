@@ -13,18 +13,14 @@ from airi_server.kernel import instance, notify, redis
 from airi_server.kernel.threads import in_thread
 from airi_server.runtime import instances
 from chats import presence
-from tests.processes.server import ServerProcess
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 ask = in_thread(presence.ask)
 
 
 @pytest.fixture
-def elsewhere(transactional_db, tmp_path):
-    log = tmp_path / "elsewhere.log"
-    more = {"REDIS_PREFIX": configured.REDIS_PREFIX, "SERVER_INSTANCE_ID": "elsewhere"}
-    with ServerProcess(log, **more) as running:
-        yield running
+def elsewhere(fleet):
+    return fleet.start(INSTANCE_ID="elsewhere")
 
 
 async def asked_until(count):

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
-from django.conf import settings as configured
 
 from accounts import keys
 from accounts.models import APIKey
@@ -28,34 +27,28 @@ db = in_thread
 
 
 class TestFanOut:
-    async def test_brings_each_message_once_to_500_sockets_on_three_instances(
-        self, transactional_db, tmp_path, people
-    ):
+    async def test_brings_each_message_once_to_500_sockets_on_three_instances(self, fleet, people):
         room = await people.room("ria", "mio")
         sent = 3
-        shared = {"REDIS_PREFIX": configured.REDIS_PREFIX}
-        with (
-            ServerProcess(tmp_path / "second.log", **shared) as second,
-            ServerProcess(tmp_path / "third.log", **shared) as third,
-        ):
-            places = (people.served.base_url, second.base_url, third.base_url)
-            await people.know("mio")
-            mios = []
-            for _ in range(10):
-                joining = [people.join("mio", base_url=places[n % 3]) for n in range(50)]
-                mios += await asyncio.gather(*joining)
-            senders = [await people.join("ria", base_url=place) for place in places]
-            for number in range(sent):
-                await senders[number % 3].send(room, str(number))
+        others = [fleet.launch(), fleet.launch()]
+        places = [people.served.base_url, *(each.ready().base_url for each in others)]
+        await people.know("mio")
+        mios = []
+        for _ in range(10):
+            joining = [people.join("mio", base_url=places[n % 3]) for n in range(50)]
+            mios += await asyncio.gather(*joining)
+        senders = [await people.join("ria", base_url=place) for place in places]
+        for number in range(sent):
+            await senders[number % 3].send(room, str(number))
 
-            for client in mios:
-                got: Counter[str] = Counter()
-                while sum(got.values()) < sent:
-                    got.update(m["content"] for m in (await client.pushed())["messages"])
-                assert got == {str(number): 1 for number in range(sent)}
-            await asyncio.sleep(0.3)
-            assert all(client.pushes.empty() for client in mios)
-            await people.leave()
+        for client in mios:
+            got: Counter[str] = Counter()
+            while sum(got.values()) < sent:
+                got.update(m["content"] for m in (await client.pushed())["messages"])
+            assert got == {str(number): 1 for number in range(sent)}
+        await asyncio.sleep(0.3)
+        assert all(client.pushes.empty() for client in mios)
+        await people.leave()
 
 
 class SlowToHear:

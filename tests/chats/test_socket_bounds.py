@@ -81,6 +81,7 @@ class TestFlood:
             assert await ria.send(room, "x") == number + 1
 
         assert sorted(Counter(taken).values()) == [6, 20]
+        flooder.drop()  # the server would come to its goodbye in some hours
 
     async def test_of_calls_is_held_back(self, people, monkeypatch):
         under_way, most = 0, 0

@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from django.conf import settings as configured
 from django.db import transaction
 
 from accounts.models import User
@@ -17,7 +16,6 @@ from airi_server.runtime import published
 from chats import deletion, tidings
 from chats.messages import Sent
 from tests.factories import chats as make
-from tests.processes.server import ServerProcess
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 LATER = make.NOW + timedelta(hours=1)
@@ -25,11 +23,9 @@ db = in_thread
 
 
 @pytest.fixture
-def elsewhere(transactional_db, tmp_path):
+def elsewhere(fleet):
     """A second instance: a process of its own on the same database and Redis."""
-    log = tmp_path / "elsewhere.log"
-    with ServerProcess(log, REDIS_PREFIX=configured.REDIS_PREFIX) as running:
-        yield running
+    return fleet.start()
 
 
 def remove_user(user_id):

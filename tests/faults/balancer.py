@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from tests.fakes.balancer import Balancer
-from tests.faults.instances import Instance
+from tests.processes.instances import Instance
 
 
 class ReadyBalancer(Balancer):

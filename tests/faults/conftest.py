@@ -11,24 +11,16 @@ import pytest_asyncio
 
 from airi_server.kernel import database
 from tests.fakes.proxy import FaultyProxy
-from tests.faults.instances import Fleet, Nursery
 from tests.faults.own_servers import OwnPostgres, working_on
 from tests.processes.conftest import ThreadedUpstream
 from tests.processes.server import database_url
 
 
-@pytest.fixture(scope="session")
-def nursery(django_db_setup, tmp_path_factory):
-    """What forks every server of this worker: imported once, on the database of the tests."""
-    with Nursery(tmp_path_factory.mktemp("nursery")) as made:
-        yield made
-
-
 @pytest.fixture
-def fleet(transactional_db, nursery):
-    made = Fleet(nursery)
-    yield made
-    made.end()
+def fleet(fleet):
+    """The same as everywhere, but of a build that can be told where to die."""
+    fleet.application = "tests.faults.build:application"
+    return fleet
 
 
 @pytest.fixture

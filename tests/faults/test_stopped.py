@@ -123,6 +123,24 @@ class TestToldToEnd:
         assert LLMRequestLog.objects.filter(state="settled").count() == 21
         books.in_order()
 
+    def test_streams_end_whole_after_it_has_stopped_listening(self, fleet, provider, caller):
+        gate = Gate()
+        provider.script(gate.step)
+        server = fleet.start()
+        with ThreadPoolExecutor(20) as pool:
+            asking = [pool.submit(post, server, caller, streamed=True) for _ in range(20)]
+            wait_for_state("streaming", 20)
+            server.send(signal.SIGTERM)
+            while server.probe() != 0:
+                time.sleep(0.01)
+            gate.open()
+            ends = [each.result(30) for each in asking]
+
+        assert all(text.endswith(DONE) for _, text in ends)
+        assert server.wait() in (0, -signal.SIGTERM)
+        assert LLMRequestLog.objects.filter(state="settled").count() == 20
+        books.in_order()
+
     def test_what_does_not_end_is_cut_with_an_error_frame_and_settled(
         self, fleet, provider, caller
     ):
@@ -138,5 +156,7 @@ class TestToldToEnd:
             assert text.startswith(chunk())
             assert b'"code":"SERVICE_UNAVAILABLE"' in text
             assert DONE not in text
-        assert {row.outcome for row in LLMRequestLog.objects.all()} == {"shutdown"}
+        rows = list(LLMRequestLog.objects.all())
+        assert {(row.state, row.outcome) for row in rows} == {("settled", "shutdown")}
+        assert all(row.completion_tokens for row in rows)
         books.in_order()

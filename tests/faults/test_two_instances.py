@@ -86,9 +86,7 @@ async def test_a_rolling_restart_fails_nobody_and_leaves_nothing_open(fleet, ups
         for number in (0, 1):
             await stop(instances[number])
             port = instances[number].port
-            (instances[number],) = await started(
-                fleet, {"port": port, "SHUTDOWN_DELAY_S": NOTICED_S}
-            )
+            (instances[number],) = await started(fleet, {"port": port})
             balancer.instances = tuple(instances)
         await asyncio.sleep(0.3)
         enough.set()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from airi_server.kernel.errors import DomainError
 from llmrouter.configuration import tree
 from llmrouter.configuration.routes import compile as compile_routes
 from llmrouter.routing import failures, health
@@ -57,7 +58,7 @@ def rest(monkeypatch):
 
 
 async def test_a_failed_call_is_noted_with_its_place_its_reason_and_its_time():
-    walk, began = Walk(), time.perf_counter()
+    walk, began = Walk[str](), time.perf_counter()
 
     with pytest.raises(failures.UpstreamUnavailable):
         await walk.run(planned(key("k1")), failing(after_s=0.05))
@@ -70,7 +71,7 @@ async def test_a_failed_call_is_noted_with_its_place_its_reason_and_its_time():
 
 async def test_a_key_that_does_not_open_is_noted_and_passed_over():
     made = planned(key("k1", sealed_for="another"), key("k2"))
-    walk = Walk()
+    walk = Walk[str]()
 
     answer = await walk.run(made, says_hello)
 
@@ -82,7 +83,7 @@ async def test_a_key_that_does_not_open_is_noted_and_passed_over():
 async def test_a_key_that_has_rested_is_tried_by_one_walk_of_the_same_plan(rest):
     made = planned(key("k1"))
     await rest(made.attempts[0])
-    first, second, gate = Walk(), Walk(), asyncio.Event()
+    first, second, gate = Walk[str](), Walk[str](), asyncio.Event()
 
     async def waits(_attempt, _authorization):
         await gate.wait()
@@ -123,9 +124,9 @@ async def test_a_route_without_failover_on_timeouts_ends_at_the_first(
 ):
     triggers = tree.Triggers(on_timeout=on_timeout)
     made = planned(key("k1"), key("k2"), fallback_triggers=triggers)
-    walk = Walk()
+    walk = Walk[str]()
 
-    with pytest.raises(failures.DomainError):
+    with pytest.raises(DomainError):
         await walk.run(made, failing(reason, status=status))
 
     assert walk.attempts == calls

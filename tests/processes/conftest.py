@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from tests.fakes.upstream import ScriptedUpstream
-from tests.processes.server import ServerProcess
 
 Served = TypeVar("Served")
 
@@ -61,7 +60,6 @@ def server_log(tmp_path):
 
 
 @pytest.fixture
-def server(transactional_db, server_log):
+def server(fleet):
     """A running server on this test's database."""
-    with ServerProcess(server_log) as running:
-        yield running
+    return fleet.start()

@@ -102,56 +102,23 @@ def test_killed_during_fifty_streams_everything_is_settled_by_one_command(
     assert 100_000 - account.balance == sum(debit.amount for debit in debits)
 
 
-def test_killed_between_the_upstream_and_the_answer_nothing_is_charged(
-    caller, provider, server_log
-):
+def test_killed_between_the_upstream_and_the_answer_nothing_is_charged(fleet, caller, provider):
     provider.script(answer(after_s=20))
-    with ServerProcess(server_log) as server:
-        waiting = threading.Thread(target=post_in_vain, args=(server.base_url, caller.key))
-        waiting.start()
-        until = time.monotonic() + 10
-        while not provider.seen and time.monotonic() < until:
-            time.sleep(0.02)
-        server.end(signal.SIGKILL)
-        waiting.join(10)
+    server = fleet.start()
+    waiting = threading.Thread(target=post_in_vain, args=(server.base_url, caller.key))
+    waiting.start()
+    until = time.monotonic() + 10
+    while not provider.seen and time.monotonic() < until:
+        time.sleep(0.02)
+    assert provider.seen
+    server.end(signal.SIGKILL)
+    waiting.join(10)
 
-    assert manage("reconcile-usage", "--settle").returncode == 0
+    fleet.reconcile("--settle")
     (row,) = LLMRequestLog.objects.all()
     assert (row.state, row.flux_charged) == ("voided", 0)
     assert FluxAccount.objects.get(user_id=caller.user_id).held == 0
-    assert manage("reconcile-usage").returncode == 0
-
-
-def test_told_to_stop_it_lets_streams_end_and_leaves_no_open_row(caller, provider, server_log):
-    provider.script(stream([chunk() for _ in range(20)], pause_s=0.1))
-    with ServerProcess(server_log) as server:
-        streams = Streams(server.base_url, caller.key, 20)
-        streams.start()
-        assert streams.ready.wait(30)
-        status = server.end(signal.SIGTERM)
-        streams.join(30)
-
-    # uvicorn ends by raising the signal again, once everything is done.
-    assert status in (0, -signal.SIGTERM)
-    assert open_rows() == 0
-    assert LLMRequestLog.objects.filter(state="settled").count() == 20
-    assert manage("reconcile-usage").returncode == 0
-
-
-def test_told_to_stop_it_cuts_what_does_not_end_and_settles_it(caller, provider, server_log):
-    provider.script(stream([chunk(), chunk()], then="hang"))
-    with ServerProcess(server_log, SHUTDOWN_GRACE_S="1") as server:
-        streams = Streams(server.base_url, caller.key, 5)
-        streams.start()
-        assert streams.ready.wait(30)
-        server.end(signal.SIGTERM, within_s=30)
-        streams.join(30)
-
-    rows = list(LLMRequestLog.objects.all())
-    assert {(row.state, row.outcome) for row in rows} == {("settled", "shutdown")}
-    assert all(row.completion_tokens for row in rows)
-    assert not any("[DONE]" in result for result in streams.results)
-    assert manage("reconcile-usage").returncode == 0
+    fleet.reconcile()
 
 
 def post(base_url: str, key: str) -> httpx.Response:

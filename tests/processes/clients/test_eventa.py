@@ -16,7 +16,7 @@ from tests.factories import accounts
 from tests.factories import chats as make
 from tests.processes.clients import eventa, node
 from tests.processes.clients.eventa import EventaClient, Rejected
-from tests.processes.server import ServerProcess
+from tests.processes.instances import Fleet
 
 pytestmark = [node.needed, pytest.mark.xdist_group("eventa")]
 AUTHENTICATE = "chat:authenticate"
@@ -26,12 +26,11 @@ Open = Callable[..., EventaClient]
 
 
 @pytest.fixture(scope="module")
-def server(django_db_setup, django_db_blocker, tmp_path_factory):
+def server(nursery, django_db_blocker):
     """One server for all of them: each test has users and chats of its own."""
-    log = tmp_path_factory.mktemp("eventa") / "server.log"
     with django_db_blocker.unblock():
-        with ServerProcess(log) as running:
-            yield running
+        with Fleet(nursery) as fleet:
+            yield fleet.start()
         call_command("flush", interactive=False, verbosity=0)
         connection.close()
 

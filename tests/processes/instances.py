@@ -1,4 +1,7 @@
-"""Servers and commands as processes, forked by a nursery (see nursery.py)."""
+"""Servers and commands as processes, forked by a nursery (see nursery.py).
+
+Of a cold start they leave out importing, and uvicorn's command line: `server.py` has both.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from django.conf import settings
+
 from airi_server.launch import processes
 from tests.processes.server import ROOT, environment
 
 
 class Nursery:
-    """Use as a context manager; `database` and `patches` are what its children live in."""
+    """Use as a context manager. What its children hear in Redis is what this process hears."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -25,9 +30,9 @@ class Nursery:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery", str(os.getpid())],
+            [sys.executable, "-m", "tests.processes.nursery", str(os.getpid())],
             cwd=ROOT,
-            env=environment(),
+            env=environment(REDIS_PREFIX=settings.REDIS_PREFIX),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -100,26 +105,28 @@ class Instance:
 
 
 class Fleet:
-    """Every server and command of one test, in the same surroundings; all end with it."""
+    """Use as a context manager: servers and commands in the same surroundings; all end with it."""
 
     def __init__(self, nursery: Nursery) -> None:
         self._nursery = nursery
         self._instances: list[Instance] = []
+        self.application = "airi_server.asgi:application"
         self.database: dict[str, Any] = {}
         # A reconciler gives instances a minute to come back after PostgreSQL has: not here.
         self.patches: dict[str, Any] = {"billing.reconciliation.RESTART_GRACE_S": 0}
 
-    def _surroundings(self, clock_shift_s: float, patches: dict[str, Any]) -> dict[str, Any]:
+    def _surroundings(self, clock_shift_s: float, settings: dict[str, Any]) -> dict[str, Any]:
+        named = {f"settings.{name}": value for name, value in settings.items()}
         return {
             "database": self.database,
-            "patches": {**self.patches, **patches},
+            "patches": {**self.patches, **named},
             "clock_shift_s": clock_shift_s,
         }
 
     def launch(self, *, port: int = 0, clock_shift_s: float = 0, **patches: Any) -> Instance:
         """Start a server without waiting for it; patches name settings."""
-        named = {f"settings.{name}": value for name, value in patches.items()}
-        surroundings = self._surroundings(clock_shift_s, named)
+        surroundings = self._surroundings(clock_shift_s, patches)
+        surroundings["application"] = self.application
         self._instances.append(Instance(self._nursery, surroundings, port))
         return self._instances[-1]
 
@@ -128,9 +135,20 @@ class Fleet:
 
     def manage(self, *arguments: str, within_s: float = 60) -> tuple[int | None, str]:
         """Run `manage.py` to its end; return its status and everything it said."""
+        return self._run({"kind": "manage", "arguments": arguments}, within_s)
+
+    def call(self, function: str, *arguments: str, within_s: float = 20, **patches: Any) -> None:
+        """Have another process call a function, named `module:name`; patches name settings."""
+        order = {"kind": "call", "function": function, "arguments": arguments}
+        status, said = self._run(order, within_s, **patches)
+        assert status == 0, said
+
+    def _run(
+        self, order: dict[str, Any], within_s: float, **patches: Any
+    ) -> tuple[int | None, str]:
         log = self._nursery.log()
-        order = {"kind": "manage", "arguments": arguments, "log": str(log)}
-        pid = self._nursery.ask(**order, **self._surroundings(0, {}))["pid"]
+        surroundings = self._surroundings(0, patches)
+        pid = self._nursery.ask(**order, **surroundings, log=str(log))["pid"]
         status = self._nursery.ask(kind="wait", pid=pid, within_s=within_s)["status"]
         return status, log.read_text()
 
@@ -139,6 +157,12 @@ class Fleet:
         status, said = self.manage("reconcile-usage", *arguments)
         assert status == 0, said
         return said
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> None:
         for each in self._instances:

@@ -1,7 +1,8 @@
 """One process that has everything imported, and forks servers and commands in milliseconds.
 
 What it forks are processes like any others: with a name, sessions and signals of their own. It
-reads one JSON order a line and answers with one. Its children end with it.
+reads one JSON order a line and answers with one. Its children end with it. It has one thread and
+no connection, so that a child has nothing of anybody else's.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ import random
 import signal
 import sys
 import time
+import traceback
 from datetime import datetime, timedelta
-from importlib import import_module
-from typing import Any, NoReturn
+from importlib import import_module, reload
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import uvicorn
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connections
 
-from airi_server.kernel import ids, instance
+import airi_server.asgi  # noqa: F401  # everything there is to import
+from airi_server.kernel import instance
 from airi_server.launch import processes, worker
-from tests.faults.build import application
 
 Order = dict[str, Any]
+THREADS: Final = Path("/proc/self/task")
 
 
 def main() -> None:
@@ -38,6 +42,7 @@ def main() -> None:
     _answer(ready=True)
     for line in sys.stdin:
         order: Order = json.loads(line)
+        assert len(list(THREADS.iterdir())) == 1, "a child would lack the others"
         if order["kind"] == "wait":
             _answer(status=_wait(order["pid"], order["within_s"]))
             continue
@@ -70,9 +75,11 @@ def _live(order: Order, *, parent: int) -> NoReturn:
         processes.die_with_parent(signal.SIGKILL, parent=parent)
         _redirect(order["log"])
         _become(order)
-        status = _serve(order["port"]) if order["kind"] == "serve" else _manage(order)
+        status = _DOES[order["kind"]](order)
     except KeyboardInterrupt:
         status = 130
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -89,14 +96,13 @@ def _redirect(log: str) -> None:
 def _become(order: Order) -> None:
     """Take a name of its own, and what this child's surroundings are."""
     random.seed()
-    instance.ID = ids.nanoid()  # type: ignore[misc]  # a fork is another process
-    instance.APPLICATION_NAME = f"airi {instance.ID}"  # type: ignore[misc]
     connections.settings["default"].update(order["database"])
     for path, value in order["patches"].items():
         module, name = path.rsplit(".", 1)
         owner = import_module(module) if module != "settings" else _settings()
         assert hasattr(owner, name), path
         setattr(owner, name, value)
+    reload(instance)  # a fork is another process
     if order["clock_shift_s"]:
         _shift_clocks(order["clock_shift_s"])
 
@@ -124,10 +130,15 @@ def _shift_clocks(seconds: float) -> None:
             module.datetime = Shifted  # type: ignore[attr-defined]
 
 
-def _serve(port: int) -> int:
+def _named(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+def _serve(order: Order) -> int:
     config = uvicorn.Config(
-        application,
-        port=port,
+        _named(order["application"]),
+        port=order["port"],
         loop="uvloop",
         lifespan="on",
         log_config=None,
@@ -150,6 +161,13 @@ def _manage(order: Order) -> int:
         print(errors.getvalue())
     return 0
 
+
+def _call(order: Order) -> int:
+    _named(order["function"])(*order["arguments"])
+    return 0
+
+
+_DOES: Final = {"serve": _serve, "manage": _manage, "call": _call}
 
 if __name__ == "__main__":
     main()
