@@ -73,6 +73,17 @@ def test_openapi_document_is_the_one_the_code_makes():
     assert OPENAPI.read_text() == made, "run: ./run manage export-openapi"
 
 
+def test_openapi_document_is_served_as_it_is_and_made_once(client, monkeypatch):
+    first = client.get("/api/openapi.json")
+    monkeypatch.delattr(type(api), "get_openapi_schema")
+
+    again = client.get("/api/openapi.json")
+
+    assert json.loads(first.content) == json.loads(OPENAPI.read_text())
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["Content-Type"] == "application/json"
+
+
 def test_every_environment_variable_is_documented():
     documented = set(
         re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \|", SETTINGS_PAGE.read_text(), re.MULTILINE)
