@@ -15,7 +15,9 @@ import orjson
 import pytest
 import pytest_asyncio
 import uvicorn
+from asgiref.sync import SyncToAsync
 from django.core.management.commands import flush
+from django.db import connection, connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 from airi_server.kernel import database, notify, redis
@@ -149,6 +151,38 @@ class Got:
         return orjson.loads(self.body)
 
 
+class _Server(uvicorn.Server):
+    """Ends when it is told to: uvicorn looks ten times a second, and then waits a tenth of one."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def leave(self) -> None:
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give what still runs as long as uvicorn does, but no longer than it takes."""
+        for listening in self.servers:
+            listening.close()
+        for each in list(self.server_state.connections):
+            each.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(0.005)
+        for listening in self.servers:
+            await listening.wait_closed()
+
+
 @pytest_asyncio.fixture
 async def served(hot):
     """Serve `airi_server.asgi` with uvicorn, without its lifespan: `hot` closes what it opens."""
@@ -160,15 +194,14 @@ async def served(hot):
         config = uvicorn.Config(
             application, lifespan="off", log_config=None, access_log=False, **worker.SOCKETS
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.005)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", session)
-        server.should_exit = True
-        server.force_exit = True
+        server.leave()
         with contextlib.suppress(asyncio.CancelledError):
             await running
 
@@ -185,6 +218,28 @@ def fleet(transactional_db, nursery):
     """Servers and commands as processes of their own, on this test's database and Redis."""
     with Fleet(nursery) as made:
         yield made
+
+
+@pytest.fixture
+def pooled(transactional_db):
+    """Lend connections to the threads of views from a pool, as in production.
+
+    For tests of very many requests: to open a connection takes longer than most requests do.
+    """
+    options = connection.settings_dict["OPTIONS"]
+    # A connection goes back to where it came from, so none may be open on either side of this.
+    _close_connections()
+    options["pool"] = {"min_size": 0, "max_size": 10}
+    yield
+    _close_connections()
+    connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's has it
+    del options["pool"]
+
+
+def _close_connections():
+    """Close this thread's connection and that of the thread in which async tests call the ORM."""
+    connections.close_all()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session", autouse=True)

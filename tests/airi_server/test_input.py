@@ -181,6 +181,7 @@ def place(name, parameter="x"):
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("pooled")
 class TestEveryEndpoint:
     async def test_of_bad_bodies(self, talk, upstream):
         for name in EXAMPLES:
@@ -214,11 +215,13 @@ class TestEveryEndpoint:
                     is_well(await talk(method, f"{place(name)[1]}?{query}", body), (name, query))
 
     async def test_of_odd_headers(self, talk):
-        for name in KINDS:
+        for turn, name in enumerate(KINDS):
             example = EXAMPLES[name]
             method, path = place(name)
             body = orjson.dumps(example.body) if example.body else None
-            for headers in HEADERS:
+            # Every other header: what reads them (the edge, the ways to authenticate, the parser)
+            # serves many of these, and of two neighbors one is sent each.
+            for headers in HEADERS[turn % 2 :: 2]:
                 is_well(await talk(method, path, body, headers), (name, headers))
 
     async def test_of_methods_that_are_not_routed(self, talk):
