@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -70,6 +71,24 @@ class TestRestart:
         assert books.charges(caller.user_id) == [1] * 200
         fleet.reconcile()
         books.in_order()
+
+
+def test_after_a_restart_no_caller_meets_a_connection_that_died(fleet, postgres):
+    """Keys, grants and the console come back with their first request, as the paid path does."""
+    caller = gateway.make_caller()
+    server = fleet.start()
+
+    def ask(_number=0):
+        headers = {"Authorization": f"Bearer {caller.key}"}
+        return httpx.get(server.base_url + NEW_KEY[0], headers=headers, timeout=30).status_code
+
+    with ThreadPoolExecutor(8) as at_once:
+        before = list(at_once.map(ask, range(8)))
+    postgres.stop()
+    postgres.start()
+    connection.close()
+
+    assert [before, [ask() for _ in range(8)]] == [[200] * 8] * 2
 
 
 @pytest.mark.asyncio
