@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from airi_server.launch import processes
-from tests.mutants import accepted, catalog, reach, scope
+from tests.mutants import accepted, catalog, reach, scope, typecheck
 from tests.mutants.accepted import Accepted
 from tests.mutants.mutant import Mutant
 from tests.mutants.reach import Reach
@@ -85,7 +85,10 @@ def _verdict(
     code = digest([(ready.tree / one.path).read_text(encoding="utf-8")])
     tests = reached.of(one)
     files = sorted({test.partition("::")[0] for test in tests})
-    asked = digest([*tests, *((ready.tree / file).read_text(encoding="utf-8") for file in files)])
+    asked = digest(
+        [typecheck.NAME, *tests]
+        + [(ready.tree / file).read_text(encoding="utf-8") for file in files]
+    )
     found = kept.of(one, code, asked)
     if found is not None and found.is_noticed:
         return found

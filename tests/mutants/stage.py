@@ -14,7 +14,7 @@ from typing import Any, Final
 from airi_server.launch import processes
 from airi_server.launch import tests as launcher
 from airi_server.launch.stack import Stack
-from tests.mutants import scope, sql
+from tests.mutants import scope, sql, typecheck
 from tests.mutants.books import Books
 from tests.mutants.mutant import Mutant
 from tests.mutants.reach import Reach
@@ -44,6 +44,13 @@ class Stage:
 
     def attempt(self, mutant: Mutant, reach: Reach) -> dict[str, Any]:
         """Return `outcome`, `by` and `seconds` of one mutant."""
+        answer = self._attempt(mutant, reach)
+        is_noticed = answer["outcome"] not in ("survived", "out of reach")
+        if is_noticed or mutant.path.endswith(".sql") or not typecheck.refuses(mutant, self.tree):
+            return answer
+        return {**answer, "outcome": "killed", "by": typecheck.NAME}
+
+    def _attempt(self, mutant: Mutant, reach: Reach) -> dict[str, Any]:
         tests = reach.of(mutant)
         if not tests:
             return {"outcome": "out of reach"}

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from airi_server.launch import processes
-from tests.mutants import accepted, graft, scope, sql
+from tests.mutants import accepted, graft, scope, sql, typecheck
 from tests.mutants.mutant import Mutant, difference
 
 HEALTHY = """
@@ -103,6 +103,17 @@ class TestStatements:
             ("AND b - c > 0", "AND b - c >= 0"),
             ("AND b - c > 0", ""),
         }
+
+
+@pytest.mark.parametrize(("value", "is_refused"), [("None", True), ("not new", False)])
+def test_the_type_checker_refuses_what_is_of_another_type(tmp_path, value, is_refused):
+    healthy = "def is_old(new: bool) -> bool:\n    return new\n"
+    (tmp_path / "age.py").write_text(healthy)
+    broken = healthy.replace("return new", f"return {value}")
+    mutant = Mutant("age.py", "is_old", "return new", f"return {value}", (2, 2), broken)
+
+    assert typecheck.refuses(mutant, tmp_path) is is_refused
+    assert (tmp_path / "age.py").read_text() == healthy
 
 
 class TestNames:
