@@ -125,8 +125,6 @@ DATABASES: dict[str, dict[str, Any]] = {
         "PORT": _database.port or 5432,
         # Threads come and go under ASGI, so connections belong to a pool, not to a thread.
         "CONN_MAX_AGE": 0,
-        # One that died with a restart of PostgreSQL is replaced before a view gets it.
-        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "pool": {"min_size": 0, "max_size": env.integer("DB_POOL_MAX", default=10)},
             "options": "-c lock_timeout=2s -c statement_timeout=60s",
