@@ -26,6 +26,8 @@ from airi_server.launch.stack import Stack
 
 _SCRIPTS: Final = Path(sys.executable).parent
 _PYTEST: Final = [sys.executable, "-m", "pytest"]
+_WORKERS: Final = (os.cpu_count() or 1) + 1
+"""One more than processors: a quarter of a run is waiting."""
 _SLOWEST: Final = ("--durations=15", "--durations-min=3")
 _CHECKS: Final = {
     "ruff check": [str(_SCRIPTS / "ruff"), "check", "--output-format=concise", "."],
@@ -187,7 +189,7 @@ def _everything() -> bool:
 def _pytest_live() -> tuple[int, str]:
     """Run all tests, showing what pytest says as it says it; return its last line too."""
     color = "yes" if sys.stdout.isatty() else "no"
-    command = [*_PYTEST, "-n", "auto", "--dist", "loadgroup", f"--color={color}", *_SLOWEST]
+    command = [*_PYTEST, "-n", str(_WORKERS), "--dist", "loadgroup", f"--color={color}", *_SLOWEST]
     kept = b""
     with subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE) as pytest:
         try:
