@@ -132,6 +132,17 @@ async def test_a_route_without_failover_on_timeouts_ends_at_the_first(
     assert walk.attempts == calls
 
 
+@pytest.mark.parametrize(("status", "calls"), [(None, 2), (200, 2), (429, 2), (418, 1), (501, 1)])
+async def test_another_key_is_asked_unless_the_upstream_is_what_refuses(status, calls):
+    """An error in a 200 says as little about the other keys as a broken connection."""
+    walk = Walk[str]()
+
+    with pytest.raises(DomainError):
+        await walk.run(planned(key("k1"), key("k2")), failing("any", status=status))
+
+    assert walk.attempts == calls
+
+
 async def test_one_that_failed_decides_what_is_said_though_another_rests(rest):
     made = planned(key("k1"), key("k2"))
     await rest(made.attempts[0])
