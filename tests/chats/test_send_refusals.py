@@ -58,7 +58,10 @@ def barrier(transactional_db):
 
 def is_halted():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event = 'advisory' AND datname = current_database()"
+        )
         return cursor.fetchone()[0] == 1
 
 

@@ -239,7 +239,10 @@ class TestConcurrency:
 
     @staticmethod
     def wait_for_a_waiter():
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        waiting = (
+            "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database"
+            " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+        )
         deadline = time.monotonic() + 1.5
         with connection.cursor() as cursor:
             while time.monotonic() < deadline:

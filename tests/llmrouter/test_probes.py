@@ -263,7 +263,8 @@ def open_transactions_and_locks() -> int:
     try:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
+                "SELECT (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database"
+                " WHERE locktype = 'advisory' AND datname = current_database())"
                 " + (SELECT count(*) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND state LIKE 'idle in transaction%%')"
             )
