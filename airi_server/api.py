@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
-import psycopg
 from django.db import InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
@@ -114,7 +113,7 @@ for away in (*database.AWAY, OperationalError):
 @api.exception_handler(InternalError)
 def refuse_to_write(request: HttpRequest, error: InternalError) -> HttpResponse:
     """What Django calls internal may be a standby that is not promoted yet."""
-    if isinstance(error.__cause__, psycopg.errors.ReadOnlySqlTransaction):
+    if isinstance(error.__cause__, database.AWAY):
         return _database_away(request, error)
     return crash(request, error)
 
