@@ -26,8 +26,8 @@ from airi_server.launch.stack import Stack
 
 _SCRIPTS: Final = Path(sys.executable).parent
 _PYTEST: Final = [sys.executable, "-m", "pytest"]
-_WORKERS: Final = (os.cpu_count() or 1) + 1
-"""One more than processors: a quarter of a run is waiting."""
+_WORKERS: Final = len(os.sched_getaffinity(0)) + 1
+"""One more than the processors we may use: a quarter of a run is waiting."""
 _SLOWEST: Final = ("--durations=15", "--durations-min=3")
 _CHECKS: Final = {
     "ruff check": [str(_SCRIPTS / "ruff"), "check", "--output-format=concise", "."],
