@@ -18,6 +18,7 @@ from tests.mutants import scope, sql, typecheck
 from tests.mutants.books import Books
 from tests.mutants.mutant import Mutant
 from tests.mutants.reach import Reach
+from tests.mutants.verdicts import SURVIVED
 
 CACHE: Final = processes.ROOT / ".data" / "mutants"
 RECORD_S: Final = 900.0
@@ -45,8 +46,10 @@ class Stage:
     def attempt(self, mutant: Mutant, reach: Reach) -> dict[str, Any]:
         """Return `outcome`, `by` and `seconds` of one mutant."""
         answer = self._attempt(mutant, reach)
-        is_noticed = answer["outcome"] not in ("survived", "out of reach")
-        if is_noticed or mutant.path.endswith(".sql") or not typecheck.refuses(mutant, self.tree):
+        is_python = mutant.path.endswith(".py")
+        if answer["outcome"] not in SURVIVED or not is_python:
+            return answer
+        if not typecheck.refuses(mutant, self.tree):
             return answer
         return {**answer, "outcome": "killed", "by": typecheck.NAME}
 

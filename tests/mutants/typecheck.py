@@ -24,7 +24,7 @@ def refuses(mutant: Mutant, tree: Path) -> bool:
     file.write_text(mutant.text, encoding="utf-8")
     try:
         checked = subprocess.run(
-            [sys.executable, "-m", "mypy", "--no-error-summary", mutant.path],
+            [sys.executable, "-m", "mypy", mutant.path],
             cwd=tree,
             stdin=subprocess.DEVNULL,
             capture_output=True,
