@@ -11,7 +11,7 @@ serve: ## serve on http://127.0.0.1:8000
 test: ## every check and every test
 	./run test
 
-check: ## the checks without the tests: ruff, import-linter, mypy
+check: ## the checks without the tests: ruff, import-linter, mypy, tests that assert nothing
 	./run check
 
 format: ## let ruff fix and format what it can

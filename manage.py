@@ -6,10 +6,12 @@ import sys
 
 
 def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "airi_server.settings.dev")
-    from django.core.management import execute_from_command_line
+    # What serves people is held to what a deployment must have, unless told otherwise.
+    kind = "production" if sys.argv[1:2] == ["serve"] else "dev"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", f"airi_server.settings.{kind}")
+    from airi_server import boot
 
-    execute_from_command_line(sys.argv)
+    boot.run_command(sys.argv)
 
 
 if __name__ == "__main__":
