@@ -84,3 +84,10 @@ class Unavailable(DomainError):
 
     code = "SERVICE_UNAVAILABLE"
     status = 503
+
+
+class ServerError(DomainError):
+    """A bug. The client learns nothing about it; the log does."""
+
+    code = "INTERNAL_SERVER_ERROR"
+    status = 500

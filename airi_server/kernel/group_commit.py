@@ -67,15 +67,15 @@ class _Lane(Generic[In, Out]):
         self._run = run
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._drain: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     def submit(self, member: In) -> asyncio.Future[Out]:
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded("The server is busy.", retry_after_s=1)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Out] = loop.create_future()
+        future: asyncio.Future[Out] = self._loop.create_future()
         self._waiting.append((member, future))
         if self._drain is None:
-            self._drain = loop.create_task(self._drain_all())
+            self._drain = self._loop.create_task(self._drain_all())
         return future
 
     async def _drain_all(self) -> None:
@@ -88,7 +88,7 @@ class _Lane(Generic[In, Out]):
         finally:
             self._drain = None
             if self._waiting:
-                self._drain = asyncio.get_running_loop().create_task(self._drain_all())
+                self._drain = self._loop.create_task(self._drain_all())
 
     def _fail_all(self, away: Exception) -> None:
         while self._waiting:

@@ -1,4 +1,4 @@
-"""One instance of something for each event loop: pools, links and lanes belong to their loop."""
+"""Per-loop singletons: pools, links and lanes belong to one event loop."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class PerLoop(Generic[T]):
             return latest[1]
         made = self._made.get(loop)
         if made is None:
+            # What is made for a loop may refer to it, and would keep it for good.
+            for over in [each for each in self._made if each.is_closed()]:
+                del self._made[over]
             made = self._made[loop] = self._factory()
         self._latest = (loop, made)
         return made

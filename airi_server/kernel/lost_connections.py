@@ -1,4 +1,4 @@
-"""One connection of the views' pool that died says what the others are.
+"""If one pooled ORM connection is dead, discard the whole pool.
 
 After a restart of PostgreSQL each of them would fail a request. The pool's own check would not, but
 it waits for twice as long after each dead one that it meets, half a minute for five.

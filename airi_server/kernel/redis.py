@@ -2,7 +2,8 @@
 
 Commands issued in one loop iteration leave in one write. A connection that is away fails
 commands at once, reconnects by itself with a growing pause, and is never waited for longer
-than `COMMAND_TIMEOUT_S`: Redis may be lost at any time, and nothing here decides money.
+than `COMMAND_TIMEOUT_S`: Redis may be lost at any time, and nothing here decides money. Why it is
+not `redis.asyncio`, in figures: ADR 0048.
 """
 
 from __future__ import annotations

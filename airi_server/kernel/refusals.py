@@ -1,4 +1,4 @@
-"""A refusal as the client reads it: our envelope, or OpenAI's error object on that surface."""
+"""Error bodies: our envelope, or OpenAI's error object on its surface."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `v1.<iv>.<ciphertext>.<tag>` is the contract's format (§3.6) and is only read. What we write is
 `v2.<master key id>.<salt>.<iv>.<commitment>.<ciphertext and tag>`: the id says which master key,
 the commitment makes a text open under one key only, and the context is bound as length-prefixed
-fields, so no two contexts can be spelled alike.
+fields, so no two contexts can be spelled alike. A secret that is sent somewhere is sealed for one
+origin, as `v3`: that names the origin before the ciphertext and binds it like the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from airi_server.kernel.settled import Settled
 
 PROVIDER_KEY: Final = "provider-key"
 """Purpose of the router's keys, of a model and with an id there. `v1` has no other."""
@@ -50,6 +53,13 @@ class UnknownMasterKey(CannotOpen):
 
 class CommitmentMismatch(CannotOpen):
     """It names our master key but was not sealed under it."""
+
+
+class WrongOrigin(CannotOpen):
+    """It is sealed for another origin than the one its secret would be sent to.
+
+    The origin in the message is what the text says, which only opening it would prove.
+    """
 
 
 class Tampered(CannotOpen):
@@ -91,7 +101,7 @@ def master_keys() -> MasterKeys:
     Raises:
         ImproperlyConfigured: One of them is not base64 of exactly 32 bytes.
     """
-    return _master_keys(settings.LLM_ROUTER_MASTER_KEY, settings.LLM_ROUTER_MASTER_KEY_PREVIOUS)
+    return _settled_keys()
 
 
 @lru_cache(maxsize=4)
@@ -100,6 +110,11 @@ def _master_keys(current: str, previous: str) -> MasterKeys:
     if previous:
         ring.append(_master_key("LLM_ROUTER_MASTER_KEY_PREVIOUS", previous))
     return MasterKeys(tuple(ring))
+
+
+_settled_keys: Final = Settled(
+    lambda: _master_keys(settings.LLM_ROUTER_MASTER_KEY, settings.LLM_ROUTER_MASTER_KEY_PREVIOUS)
+)
 
 
 def _master_key(setting: str, text: str) -> MasterKey:
@@ -113,33 +128,43 @@ def _master_key(setting: str, text: str) -> MasterKey:
     return MasterKey(_hkdf(secret, b"llm-router-v2", b"master-key-id", 4).hex(), secret)
 
 
-def seal(plaintext: str, *, purpose: str, owner: str, name: str) -> str:
-    """Seal under the current master key. The same three words are needed to open it.
+def seal(plaintext: str, *, purpose: str, owner: str, name: str, origin: str = "") -> str:
+    """Seal under the current master key. The same words are needed to open it.
 
     Args:
         plaintext: The secret.
         purpose: What kind of secret it is.
         owner: Id of what it belongs to: of a model, of a character.
         name: Its own id there.
+        origin: Scheme, host and port it may be sent to; empty for a secret that is sent nowhere.
     """
     master, salt, iv = master_keys().current, os.urandom(SALT_BYTES), os.urandom(IV_BYTES)
     cipher, commitment = _derived(master, salt)
-    sealed = cipher.encrypt(iv, plaintext.encode(), _context(master.id, purpose, owner, name))
-    return ".".join(("v2", master.id, *map(_encoded, (salt, iv, commitment, sealed))))
+    version, place = ("v3", (origin,)) if origin else ("v2", ())
+    context = _context(version, master.id, purpose, owner, name, *place)
+    sealed = cipher.encrypt(iv, plaintext.encode(), context)
+    parts = (salt, iv, commitment, *(word.encode() for word in place), sealed)
+    return ".".join((version, master.id, *map(_encoded, parts)))
 
 
-def open_sealed(sealed: str, *, purpose: str, owner: str, name: str) -> bytearray:
+def open_sealed(sealed: str, *, purpose: str, owner: str, name: str, origin: str = "") -> bytearray:
     """Return the secret in a buffer of the caller's, who zeroes it after use.
 
+    `origin` is where the secret is about to be sent. Texts before `v3` are for no origin: whoever
+    sends what they hold has to know from elsewhere where it may go.
+
     Raises:
-        MalformedSeal, UnknownVersion, UnknownMasterKey, CommitmentMismatch, Tampered: Why not.
+        MalformedSeal, UnknownVersion, UnknownMasterKey, CommitmentMismatch, WrongOrigin, Tampered:
+            Why not.
     """
-    prepared = _prepared(sealed, purpose, owner, name, master_keys())
+    prepared = _prepared(sealed, purpose, owner, name, origin, master_keys())
     secret = bytearray(len(prepared.sealed) - TAG_BYTES)
     for cipher in prepared.ciphers:
         try:
             cipher.decrypt_into(prepared.iv, prepared.sealed, prepared.context, secret)
         except InvalidTag:
+            # It holds what it was decrypted to: if only the place is wrong, the secret itself.
+            secret[:] = bytes(len(secret))
             continue
         return secret
     raise Tampered("The sealed text was changed, or belongs to another place.")
@@ -148,7 +173,19 @@ def open_sealed(sealed: str, *, purpose: str, owner: str, name: str) -> bytearra
 def key_id_of(sealed: str) -> str:
     """Return the id of the master key a text names; `v1` texts name none and answer `v1`."""
     version, _, rest = sealed.partition(".")
-    return rest.partition(".")[0] if version == "v2" else version
+    return rest.partition(".")[0] if version in ("v2", "v3") else version
+
+
+def origin_of(sealed: str) -> str | None:
+    """Return the origin a text says it is sealed for; None if it says none.
+
+    Only opening it there proves that it is so.
+    """
+    parts = sealed.split(".")
+    try:
+        return _prepared_origin(parts) if parts[0] == "v3" else None
+    except MalformedSeal:
+        return None
 
 
 def fingerprint(plaintext: str | bytes | bytearray) -> str:
@@ -158,15 +195,19 @@ def fingerprint(plaintext: str | bytes | bytearray) -> str:
 
 
 @lru_cache(maxsize=MAX_PREPARED)
-def _prepared(sealed: str, purpose: str, owner: str, name: str, keys: MasterKeys) -> _Prepared:
+def _prepared(
+    sealed: str, purpose: str, owner: str, name: str, origin: str, keys: MasterKeys
+) -> _Prepared:
     """Parse and derive once for each text. What is kept are AEAD objects, never a secret."""
     parts = sealed.split(".")
     if parts[0] == "v1" and purpose == PROVIDER_KEY:
         return _prepared_v1(parts, f"{owner}|{name}".encode(), keys)
     if parts[0] == "v2":
         return _prepared_v2(parts, (purpose, owner, name), keys)
-    if len(parts) not in (4, 6):
-        raise MalformedSeal(f"A sealed text has 4 or 6 parts, not {len(parts)}.")
+    if parts[0] == "v3":
+        return _prepared_v3(parts, (purpose, owner, name), origin, keys)
+    if len(parts) not in (4, 6, 7):
+        raise MalformedSeal(f"A sealed text has 4, 6 or 7 parts, not {len(parts)}.")
     raise UnknownVersion("The sealed text has a version we do not read.")
 
 
@@ -176,7 +217,7 @@ def _prepared_v1(parts: list[str], context: bytes, keys: MasterKeys) -> _Prepare
     return _Prepared(tuple(AESGCM(secret) for secret in derive), iv, text + tag, context)
 
 
-def _prepared_v2(parts: list[str], words: tuple[str, str, str], keys: MasterKeys) -> _Prepared:
+def _prepared_v2(parts: list[str], words: tuple[str, ...], keys: MasterKeys) -> _Prepared:
     salt, iv, commitment, sealed = _decoded(parts, (SALT_BYTES, IV_BYTES, 32, None), skip=2)
     master = next((key for key in keys.ring if key.id == parts[1]), None)
     if master is None:
@@ -186,7 +227,26 @@ def _prepared_v2(parts: list[str], words: tuple[str, str, str], keys: MasterKeys
         raise CommitmentMismatch("The sealed text was not sealed under the key it names.")
     if len(sealed) < TAG_BYTES:
         raise MalformedSeal("The sealed text is too short.")
-    return _Prepared((cipher,), iv, sealed, _context(master.id, *words))
+    return _Prepared((cipher,), iv, sealed, _context(parts[0], master.id, *words))
+
+
+def _prepared_v3(
+    parts: list[str], words: tuple[str, str, str], origin: str, keys: MasterKeys
+) -> _Prepared:
+    """As `v2`, once it is known that the secret would go where it may."""
+    entered_for = _prepared_origin(parts)
+    if origin != entered_for:
+        raise WrongOrigin(f"It is sealed for {entered_for}.")
+    return _prepared_v2([*parts[:5], parts[6]], (*words, origin), keys)
+
+
+def _prepared_origin(parts: list[str]) -> str:
+    if len(parts) != 7:
+        raise MalformedSeal(f"A v3 text has 7 parts, not {len(parts)}.")
+    [raw] = _decoded(parts[:1] + parts[5:6], (None,))
+    if not (raw.isascii() and raw.decode("ascii").isprintable() and raw):
+        raise MalformedSeal("The sealed text names no origin.")
+    return raw.decode("ascii")
 
 
 def _derived(master: MasterKey, salt: bytes) -> tuple[AESGCM, bytes]:
@@ -195,8 +255,8 @@ def _derived(master: MasterKey, salt: bytes) -> tuple[AESGCM, bytes]:
     return AESGCM(derived[:32]), derived[32:]
 
 
-def _context(*words: str) -> bytes:
-    fields = [word.encode() for word in ("airi-sealed-v2", *words)]
+def _context(version: str, *words: str) -> bytes:
+    fields = [word.encode() for word in (f"airi-sealed-{version}", *words)]
     return b"".join(struct.pack(">I", len(word)) + word for word in fields)
 
 

@@ -1,4 +1,4 @@
-"""The one bridge from async code to synchronous domain code."""
+"""`in_thread`: the one bridge from async code to synchronous domain code."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from airi_server import connections
-from airi_server.connections import JoinedWrites
+from airi_server.web import joined_writes
+from airi_server.web.joined_writes import JoinedWrites
 
 pytestmark = pytest.mark.asyncio
 
@@ -85,7 +85,7 @@ async def test_leave_before_the_connection_is_closed(line):
 
 
 async def test_too_large_to_wait_leave_at_once(line, monkeypatch):
-    monkeypatch.setattr(connections, "MAX_JOINED_BYTES", 4)
+    monkeypatch.setattr(joined_writes, "MAX_JOINED_BYTES", 4)
     joined, recorded, _ = line
 
     joined.write(b"ab")
@@ -102,7 +102,7 @@ async def test_to_a_connection_that_is_closing_are_dropped(line):
     joined.write(b"late")
     recorded.close()
     await asyncio.sleep(0)
-    joined.write(b"later" * connections.MAX_JOINED_BYTES)
+    joined.write(b"later" * joined_writes.MAX_JOINED_BYTES)
 
     assert recorded.writes == []
 

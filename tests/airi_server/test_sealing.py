@@ -88,12 +88,29 @@ class TestSeal:
 
 
 class TestOpenSealed:
+    @pytest.mark.parametrize("other", [{"owner": "another"}, {"name": "another"}])
+    def test_keeps_nothing_of_what_does_not_open(self, other, monkeypatch):
+        """The cipher decrypts before it knows that it must not."""
+        made = []
+
+        class Kept(bytearray):
+            def __init__(self, size):
+                super().__init__(size)
+                made.append(self)
+
+        monkeypatch.setattr(sealing, "bytearray", Kept, raising=False)
+        for sealed in (VECTOR, sealing.seal("sk-1", **PLACE)):
+            with pytest.raises(sealing.Tampered):
+                opened(sealed, **other)
+
+        assert [bytes(buffer) for buffer in made] == [bytes(14), bytes(4)]
+
     @pytest.mark.parametrize("text", ["", "v1.a.b", "v2.a.b.c", "v3.a.b", "v1.a.b.c.d", "x" * 50])
     def test_names_a_wrong_number_of_parts(self, text):
         with pytest.raises(sealing.MalformedSeal):
             opened(text)
 
-    @pytest.mark.parametrize("text", ["v3.a.b.c", "v0.a.b.c.d.e", "V1.a.b.c"])
+    @pytest.mark.parametrize("text", ["v4.a.b.c", "v0.a.b.c.d.e", "V1.a.b.c"])
     def test_names_a_version_it_does_not_read(self, text):
         with pytest.raises(sealing.UnknownVersion):
             opened(text)
@@ -146,7 +163,7 @@ class TestOpenSealed:
         with pytest.raises(sealing.UnknownMasterKey):
             opened(sealed)
 
-    @given(st.text(max_size=80), st.sampled_from(["", "v1.", "v2."]))
+    @given(st.text(max_size=80), st.sampled_from(["", "v1.", "v2.", "v3."]))
     def test_refuses_any_other_text_by_name(self, text, prefix):
         with pytest.raises(sealing.CannotOpen):
             opened(prefix + text)
@@ -158,11 +175,84 @@ class TestOpenSealed:
             assert "sk-secret" not in str(refused.value)
 
     def test_is_cheap_enough_for_every_request(self):
-        sealed = sealing.seal("sk-or-" + "x" * 60, **PLACE)
-        rounds = [timeit.timeit(lambda: opened(sealed), number=200) / 200 for _ in range(20)]
+        there = {"origin": "https://api.example:443"}
+        sealed = sealing.seal("sk-or-" + "x" * 60, **PLACE, **there)
+        rounds = [
+            timeit.timeit(lambda: opened(sealed, **there), number=200) / 200 for _ in range(20)
+        ]
 
         # 15 µs is the aim, about 3 µs is usual; the bound allows for a busy machine.
         assert min(rounds) < 15e-6
+
+
+class TestOrigin:
+    """A secret that is sent somewhere is sealed for where it may be sent."""
+
+    HERE = "https://api.example:443"
+
+    def sealed(self, origin=HERE, **other):
+        return sealing.seal("sk-1", **PLACE | other, origin=origin)
+
+    @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1))
+    def test_it_opens_there(self, origin):
+        assert opened(self.sealed(origin), origin=origin) == b"sk-1"
+
+    @pytest.mark.parametrize(
+        "origin", ["", "http://api.example:443", "https://api.example:80", "https://api.example"]
+    )
+    def test_it_opens_nowhere_else_and_says_where(self, origin):
+        with pytest.raises(sealing.WrongOrigin, match=r"https://api\.example:443"):
+            opened(self.sealed(), origin=origin)
+
+    def test_a_text_that_names_another_was_changed(self):
+        parts = self.sealed().split(".")
+        forged = base64.urlsafe_b64encode(b"https://evil.example:443").rstrip(b"=").decode()
+
+        with pytest.raises(sealing.Tampered):
+            opened(".".join([*parts[:5], forged, parts[6]]), origin="https://evil.example:443")
+
+    def test_a_text_cannot_be_made_one_that_is_for_any_origin(self):
+        parts = self.sealed().split(".")
+
+        with pytest.raises(sealing.Tampered):
+            opened(".".join(["v2", *parts[1:5], parts[6]]))
+
+    def test_nor_the_other_way_around(self):
+        parts = sealing.seal("sk-1", **PLACE).split(".")
+        named = base64.urlsafe_b64encode(self.HERE.encode()).rstrip(b"=").decode()
+
+        with pytest.raises(sealing.Tampered):
+            opened(".".join(["v3", *parts[1:5], named, parts[5]]), origin=self.HERE)
+
+    @pytest.mark.parametrize("part", [2, 3, 4, 5, 6])
+    def test_refuses_a_changed_part(self, part):
+        with pytest.raises(sealing.CannotOpen):
+            opened(changed(self.sealed(), part), origin=self.HERE)
+
+    @pytest.mark.parametrize("other", [{"purpose": "byok"}, {"owner": "x"}, {"name": "x"}])
+    def test_refuses_another_place(self, other):
+        with pytest.raises(sealing.Tampered):
+            opened(self.sealed(), **other, origin=self.HERE)
+
+    def test_names_its_master_key_and_its_origin(self):
+        sealed = self.sealed()
+
+        assert len(sealed.split(".")) == 7
+        assert sealing.key_id_of(sealed) == sealing.master_keys().current.id
+        assert sealing.origin_of(sealed) == self.HERE
+
+    @pytest.mark.parametrize(
+        "text", [VECTOR, "", "v3", "v3.a.b", "v3.a.b.c.d.!.f", "v3.a.b.c.d..f", "v3.a.b.c.d.w7w.f"]
+    )
+    def test_others_name_none(self, text):
+        assert sealing.origin_of(text) is None
+        with pytest.raises(sealing.CannotOpen):
+            opened(text, owner="another", origin=self.HERE)
+
+    def test_older_texts_open_wherever_they_are_sent(self):
+        """Where that may be, whoever opens them has to know."""
+        assert opened(VECTOR, origin=self.HERE) == b"sk-or-test-123"
+        assert opened(sealing.seal("sk-1", **PLACE), origin=self.HERE) == b"sk-1"
 
 
 class TestMasterKeys:

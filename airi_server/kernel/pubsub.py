@@ -1,4 +1,4 @@
-"""Hints between instances over one Redis channel: lost, doubled and late are all harmless.
+"""Pub/sub between instances over one Redis channel; lost, doubled and late messages do no harm.
 
 A hint names a topic and carries small facts. Whoever receives one looks at PostgreSQL before
 believing it; without Redis every listener has a slower way to the same knowledge.
