@@ -1,4 +1,4 @@
-"""What outlives a request: prepared before the first one, finished after the last."""
+"""ASGI lifespan: what is prepared before the first request, and drained after the last."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import threading
 from types import FrameType
 from typing import Any, Final
 
+import psycopg
 from django.conf import settings
+from django.urls import get_resolver
 
-from airi_server import telemetry, urls
-from airi_server.bodies import Receive, Scope
-from airi_server.entry import Send
-from airi_server.health import Draining
-from airi_server.kernel import database, notify, redis
+from airi_server import boot, telemetry
+from airi_server.kernel import database, pubsub, redis
 from airi_server.runtime import published
-from chats import hub
-from llmrouter import owners
-from llmrouter.routing import upstream
+from airi_server.web.bodies import Receive, Scope
+from airi_server.web.handler import Send
+from airi_server.web.health import Draining
+from billing.usage import refusals
+from chats import fanout
+from chats.sockets import hub
+from llmrouter.gateway import tasks
+from llmrouter.upstream import client
 
 logger = logging.getLogger(__name__)
 GC_THRESHOLDS: Final = (50_000, 10, 10)
@@ -31,9 +35,10 @@ async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     try:
         await _start()
-    except Exception:
-        logger.exception("Unable to start")
-        await send({"type": "lifespan.startup.failed", "message": "see the log"})
+    except Exception as fault:
+        said = boot.database_fault(fault) if isinstance(fault, psycopg.Error) else None
+        logger.exception("Unable to start", exc_info=said is None, extra={"fault": said})
+        await send({"type": "lifespan.startup.failed", "message": said or "see the log"})
         return
     stopping = Stopping()
     stopping.take_signals()
@@ -41,8 +46,9 @@ async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await stopping.drained()
     await hub.close()
-    await upstream.close()
-    await notify.close()
+    await refusals.close()
+    await client.close()
+    await pubsub.close()
     await redis.close()
     await database.close()
     telemetry.shut_down()
@@ -83,7 +89,7 @@ class Stopping:
     def _begin(self) -> None:
         if self._drain is None:
             grace_s = settings.SHUTDOWN_DELAY_S + settings.SHUTDOWN_GRACE_S
-            self._drain = self._loop.create_task(owners.drain(grace_s))
+            self._drain = self._loop.create_task(tasks.drain(grace_s))
             self._loop.call_later(settings.SHUTDOWN_DELAY_S, hub.drain)
 
     async def drained(self) -> None:
@@ -94,14 +100,24 @@ class Stopping:
             await self._drain
 
 
+async def _absence() -> str | None:
+    """Say in a line which variable leads to no database, and why."""
+    try:
+        await database.knock()
+    except psycopg.Error as fault:
+        return boot.database_fault(fault)
+    return "It has come back."
+
+
 async def _start() -> None:
     # Importing the routes has registered every kind of thing that operators publish.
-    assert urls.urlpatterns  # noqa: S101  the import is what matters
+    get_resolver().url_patterns  # noqa: B018  the import is what matters
     try:
         await published.refresh()
     except database.AWAY:
         # Readiness says so; the first request after it is back loads what is needed.
-        logger.warning("Started without the database")
+        logger.warning("Started without the database", extra={"fault": await _absence()})
+    fanout.current().is_lasting = True
     # What exists now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -1,0 +1,1 @@
+"""The web server: how the application is served, in a deployment and by `./run`."""
