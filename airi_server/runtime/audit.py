@@ -1,4 +1,4 @@
-"""Who did what to whom, and why: one row for each, in the transaction that does it.
+"""Audit log: who did what to whom and why, one row in the transaction that does it.
 
 A caller that rolls back leaves no row, and a row that cannot be written undoes what it is about.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import CheckConstraint, Index, Q
+from django.db.models import CheckConstraint, Func, Index, Q
+from django.db.models.lookups import Exact
 
 
 class PublishedVersion(models.Model):
@@ -16,6 +17,7 @@ class PublishedVersion(models.Model):
         db_table = "published_version"
         constraints = [
             CheckConstraint(name="published_version_positive", condition=Q(version__gt=0)),
+            CheckConstraint(name="published_version_has_a_name", condition=~Q(name="")),
         ]
 
     def __str__(self) -> str:
@@ -38,10 +40,28 @@ class OptionRevision(models.Model):
         indexes = [Index(name="config_kv_newest", fields=["name", "-id"])]
         constraints = [
             CheckConstraint(name="config_kv_name_not_empty", condition=~Q(name="")),
+            CheckConstraint(name="config_kv_has_an_author", condition=~Q(changed_by="")),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} r{self.pk}"
+
+
+class UsedForm(models.Model):
+    """A form of the console that did something, and the page that told what. Kept for a day."""
+
+    token = models.TextField(primary_key=True)
+    location = models.TextField(blank=True)
+    used_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "used_form"
+        default_permissions = ()
+        constraints = [CheckConstraint(name="used_form_has_a_token", condition=~Q(token=""))]
+        indexes = [Index(name="used_form_oldest", fields=["used_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.token}: {self.location}"
 
 
 class AuditEntry(models.Model):
@@ -74,6 +94,14 @@ class AuditEntry(models.Model):
             CheckConstraint(name="audit_entry_has_an_actor", condition=~Q(actor="")),
             CheckConstraint(name="audit_entry_has_an_action", condition=~Q(action="")),
             CheckConstraint(name="audit_entry_has_a_sentence", condition=~Q(sentence="")),
+            CheckConstraint(name="audit_entry_has_a_subject", condition=~Q(subject_kind="")),
+            CheckConstraint(
+                name="audit_entry_facts_are_an_object",
+                condition=Exact(
+                    Func("facts", function="jsonb_typeof", output_field=models.TextField()),
+                    "object",
+                ),
+            ),
         ]
 
     def __str__(self) -> str:

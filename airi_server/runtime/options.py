@@ -17,7 +17,7 @@ import orjson
 from django.db import connection, transaction
 from pydantic import TypeAdapter, ValidationError
 
-from airi_server.kernel import database
+from airi_server.kernel import database, validation
 from airi_server.kernel.errors import Conflict, DomainError, InvalidRequest, Unavailable
 from airi_server.runtime import audit, published
 from airi_server.runtime.models import OptionRevision
@@ -65,7 +65,8 @@ class Option(Generic[T]):
     """One setting. `default` is `UNSET` where an operator has to decide first.
 
     `shown` is there if the value holds secrets: it takes the stored JSON and returns what may be
-    seen of it. Such a setting is changed by what seals the secrets, and by no form.
+    seen of it. Such a setting is changed by what seals the secrets, and by no form. `judge` raises
+    `ValueError` for a value that may be stored, from before, and may not be given any more.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Option(Generic[T]):
     default: T
     help: str
     shown: Callable[[Any], Any] | None = None
+    judge: Callable[[T], Any] | None = None
     after_change: list[Callable[[str, datetime], None]] = field(default_factory=list)
 
     def parse(self, value: Any) -> T:
@@ -84,13 +86,10 @@ class Option(Generic[T]):
         try:
             return self.adapter.validate_json(orjson.dumps(value), strict=True)
         except (ValidationError, TypeError) as invalid:
-            reasons = invalid.errors() if isinstance(invalid, ValidationError) else []
-            raise InvalidRequest(
-                f"{self.name}: " + ("; ".join(r["msg"] for r in reasons) or "not JSON"),
-                details=[
-                    {"path": ".".join(map(str, r["loc"])), "message": r["msg"]} for r in reasons
-                ],
-            ) from invalid
+            faults = invalid.errors() if isinstance(invalid, ValidationError) else []
+            details = validation.details_of(faults)
+            said = "; ".join(each["message"] for each in details) or "is not JSON"
+            raise InvalidRequest(f"{self.name} {said}", details=details) from invalid
 
     def current(self) -> T:
         """Return the value in force on the hot path.
@@ -99,6 +98,11 @@ class Option(Generic[T]):
             ConfigNotSet: It has neither a value nor a default.
         """
         return self._or_default(_copies.current().get(self.name, UNSET))
+
+    def current_or_none(self) -> T | None:
+        """Return the value in force on the hot path; None if nobody has decided."""
+        found: T = _copies.current().get(self.name, self.default)
+        return None if found is UNSET else found
 
     def read(self) -> T:
         """Return the value in force, from the database.
@@ -126,9 +130,10 @@ def define(
     default: Any = UNSET,
     help: str,  # noqa: A002  the admin's word for it
     shown: Callable[[Any], Any] | None = None,
+    judge: Callable[[Any], Any] | None = None,
 ) -> Option[Any]:
     """Declare a setting; its bounds live in the annotation."""
-    option: Option[Any] = Option(name, TypeAdapter(annotation), default, help, shown)
+    option: Option[Any] = Option(name, TypeAdapter(annotation), default, help, shown, judge)
     REGISTRY[name] = option
     return option
 
@@ -162,13 +167,14 @@ def put(
     option = REGISTRY.get(name)
     if option is None:
         raise UnknownOption(f"There is no setting {name}.")
-    option.parse(value)
+    parsed = option.parse(value)
     with transaction.atomic():
         newest = _newest_locked(name)
         if seen is not None and seen != (newest.pk if newest else 0):
             raise ChangedMeanwhile(f"{name} was changed meanwhile: open its page anew.")
         if newest is not None and newest.value == value:
             return newest
+        _judge(option, parsed)
         revision = OptionRevision.objects.create(
             name=name, value=value, note=note, changed_by=by, changed_at=at
         )
@@ -184,6 +190,14 @@ def put(
         for follow in option.after_change:
             follow(by, at)
     return revision
+
+
+def _judge(option: Option[Any], value: Any) -> None:
+    try:
+        if option.judge is not None:
+            option.judge(value)
+    except ValueError as fault:
+        raise InvalidRequest(f"{option.name}: {fault}") from None
 
 
 def _newest_locked(name: str) -> OptionRevision | None:

@@ -1,4 +1,4 @@
-"""Process copies of what operators publish: fresh within a second, and never older than before.
+"""Published versions: process copies of configuration, fresh within a second and never going back.
 
 Truth is PostgreSQL. Every kind has a row in `published_version`, bumped in the transaction that
 changes it. A process re-reads the versions when a hint arrives (Redis), when it changed something
@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
 from django.db import connection, transaction
 
-from airi_server.kernel import database, notify
+from airi_server.kernel import database, pubsub
 from airi_server.kernel.loops import PerLoop
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Copies = dict[str, tuple[int, Any]]
+"""The version and the value of each kind."""
 TOPIC: Final = "published"
 POLL_S: Final = 5.0
 RETRY_S: Final = 1.0
@@ -49,7 +52,10 @@ class Published(Generic[T]):
 
     def current(self) -> T:
         """Return this process's copy; `refresh` has to have been awaited in this request."""
-        copy: T = _watches.get().copies[self.name][1]
+        copies = _copies.get()
+        if copies is None:  # not in a request
+            copies = _watches.get().copies
+        copy: T = copies[self.name][1]
         return copy
 
 
@@ -58,11 +64,11 @@ class _Watch:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.copies: dict[str, tuple[int, Any]] = {}
+        self.copies: Copies = {}
         self.seen_changes = -1
         self.due = 0.0
         self.lock = asyncio.Lock()
-        notify.listen()
+        pubsub.listen()
 
     def is_fresh(self) -> bool:
         return (
@@ -78,11 +84,13 @@ class _Watch:
             changes = _changes
             try:
                 await self._load_what_is_behind()
-            except Exception:
+            except Exception as failed:
                 if len(self.copies) < len(_kinds):
                     raise
-                # The database is away, or holds what this version cannot read.
-                logger.exception("Kept a possibly stale copy")
+                if isinstance(failed, database.AWAY):
+                    logger.warning("Kept a possibly stale copy: the database is away")
+                else:  # it holds what this version cannot read
+                    logger.exception("Kept a possibly stale copy")
                 self.due = self.loop.time() + RETRY_S
             else:
                 self.due = self.loop.time() + POLL_S
@@ -97,6 +105,8 @@ class _Watch:
 
 
 _watches = PerLoop(_Watch)
+_copies: ContextVar[Copies | None] = ContextVar("copies", default=None)
+"""Those of the loop that a request runs in, which would have to be asked for seven times else."""
 
 
 async def refresh() -> None:
@@ -108,6 +118,7 @@ async def refresh() -> None:
     watch = _watches.get()
     if not watch.is_fresh():
         await watch.check()
+    _copies.set(watch.copies)
 
 
 def announce(name: str) -> None:
@@ -119,7 +130,7 @@ def announce(name: str) -> None:
 
 def _tell(name: str) -> None:
     _mark_changed({})
-    notify.send(TOPIC, name=name)
+    pubsub.send(TOPIC, name=name)
 
 
 def _mark_changed(_facts: dict[str, Any]) -> None:
@@ -127,5 +138,5 @@ def _mark_changed(_facts: dict[str, Any]) -> None:
     _changes += 1
 
 
-notify.on(TOPIC, _mark_changed)
-notify.on(notify.CONNECTED, _mark_changed)
+pubsub.on(TOPIC, _mark_changed)
+pubsub.on(pubsub.CONNECTED, _mark_changed)
