@@ -6,25 +6,25 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
-from django.db import InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
+from ninja.operation import Operation
 from ninja.parser import Parser
 
-from accounts.api import router as keys_router
+from accounts.api.keys import router as keys_router
 from accounts.auth import HotKeyAuth, KeyAuth
-from airi_server import refusal_responses
-from airi_server.kernel import database
+from airi_server.kernel import validation
 from airi_server.kernel.errors import DomainError, InvalidRequest
-from billing.api import router as flux_router
-from billing.operators_api import router as grants_router
-from chats.api import router as chats_router
-from chats.characters.api import router as characters_router
-from chats.ticket_routes import router as tickets_router
-from llmrouter.api import compatible_router
-from llmrouter.api import router as openai_router
-from llmrouter.operators_api import router as router_config_router
+from airi_server.web import error_responses
+from billing.api.flux import router as flux_router
+from billing.api.operators import router as grants_router
+from chats.api.chats import router as chats_router
+from chats.api.tickets import router as tickets_router
+from chats.characters.api.characters import router as characters_router
+from llmrouter.api.openai import compatible_router
+from llmrouter.api.openai import router as openai_router
+from llmrouter.api.operators import router as router_config_router
 
 OPERATORS: Final = "/api/admin/"
 
@@ -36,7 +36,7 @@ class StrictParser(Parser):
         return orjson.loads(request.body)
 
 
-class InvalidBody(InvalidRequest):
+class InvalidOperatorBody(InvalidRequest):
     """What operators' programs are told about a body (contract §1.3)."""
 
     code = "INVALID_BODY"
@@ -54,7 +54,15 @@ def made_once(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     return document
 
 
-api = NinjaAPI(
+class HTTPAPI(NinjaAPI):
+    """ninja's API; an operation is named by its function, wherever that stands."""
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        name: str = operation.view_func.__name__
+        return name
+
+
+api = HTTPAPI(
     title="AIRI server",
     version="1",
     description="OpenAI-compatible gateway on prepaid Flux.",
@@ -77,47 +85,38 @@ api.add_router("/api/v1/characters", characters_router, auth=KeyAuth())
 
 @api.exception_handler(DomainError)
 def refuse(request: HttpRequest, error: DomainError) -> HttpResponse:
-    return refusal_responses.of(error, request.path)
+    return error_responses.of(error, request.path)
 
 
 @api.exception_handler(ValidationError)
 def refuse_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     invalid = _invalid(request)
-    # Ninja names where it is ("body") and its own argument before a path that begins in the body.
-    steps = 2 if invalid is InvalidBody else 1
-    details = [
-        {"path": ".".join(map(str, fault["loc"][steps:])), "message": fault["msg"]}
-        for fault in error.errors
-    ]
-    return refusal_responses.of(invalid("The request is not valid.", details=details), request.path)
+    details = [detail for fault in error.errors for detail in _detail(fault)]
+    sentence = validation.sentence(details)
+    details = details[: validation.MAX_FAULTS]
+    return error_responses.of(invalid(sentence, details=details), request.path)
+
+
+def _detail(fault: dict[str, Any]) -> list[validation.Detail]:
+    # Ninja names where it is, and its own argument before a path that begins in the body.
+    return validation.details_of([fault], skip=2 if fault["loc"][0] == "body" else 1)
 
 
 @api.exception_handler(HttpError)
 def refuse_malformed(request: HttpRequest, error: HttpError) -> HttpResponse:
     """Ninja's own complaints, which are about bodies it could not parse."""
-    return refusal_responses.of(_invalid(request)(str(error)), request.path)
+    why, invalid = error.__cause__, _invalid(request)
+    if not isinstance(why, orjson.JSONDecodeError):
+        return error_responses.of(invalid(str(error)), request.path)
+    said = validation.malformed_json(why, request.body)
+    return error_responses.of(invalid(said), request.path)
 
 
 def _invalid(request: HttpRequest) -> type[InvalidRequest]:
-    return InvalidBody if request.path.startswith(OPERATORS) else InvalidRequest
-
-
-def _database_away(request: HttpRequest, _error: Any) -> HttpResponse:
-    return refusal_responses.database_away(request.path)
-
-
-for away in (*database.AWAY, OperationalError):
-    api.add_exception_handler(away, _database_away)
-
-
-@api.exception_handler(InternalError)
-def refuse_to_write(request: HttpRequest, error: InternalError) -> HttpResponse:
-    """What Django calls internal may be a standby that is not promoted yet."""
-    if isinstance(error.__cause__, database.AWAY):
-        return _database_away(request, error)
-    return crash(request, error)
+    return InvalidOperatorBody if request.path.startswith(OPERATORS) else InvalidRequest
 
 
 @api.exception_handler(Exception)
-def crash(request: HttpRequest, bug: Exception) -> HttpResponse:
-    return refusal_responses.unexpected(bug, request.path)
+def fail(request: HttpRequest, bug: Exception) -> HttpResponse:
+    """A bug, or the database is away."""
+    return error_responses.failed(bug, request.path)

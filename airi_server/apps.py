@@ -11,5 +11,5 @@ class AIRIServerConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks; refuse to start on deletion handlers of one name."""
         import_module("airi_server.checks")
-        import_module("airi_server.departures")
+        import_module("airi_server.user_deletion")
         lost_connections.drain_when_one_is_met()

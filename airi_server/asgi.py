@@ -6,22 +6,27 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "airi_server.settings.production")
 
-import django
+from airi_server import boot
 
-django.setup()  # fills the app registry before anything below imports models
+boot.set_up()  # fills the app registry before anything below imports models
 
-from airi_server import telemetry
-from airi_server.bodies import Receive, Scope
-from airi_server.edge import Edge
-from airi_server.entry import LeanASGIHandler, Send
-from airi_server.lifespan import lifespan
-from airi_server.upgrade import Upgrade
-from chats.routing import websocket_urlpatterns
+from airi_server import checks, telemetry
+from airi_server.web import serve
+from airi_server.web.bodies import Receive, Scope
+from airi_server.web.handler import LeanASGIHandler, Send
+from airi_server.web.http_protocols import HttpProtocol
+from airi_server.web.lifespan import lifespan
+from airi_server.web.middleware import Edge
+from airi_server.web.websocket_origin import Upgrade
+from chats.sockets.routing import websocket_urlpatterns
 
+serve.Process.is_server = True
+checks.warn_of_server()
 # The instrumentation adds itself to the middleware, which the handler reads when it is made.
 telemetry.set_up()
 _http = Edge(LeanASGIHandler())
 _sockets = Upgrade(websocket_urlpatterns)
+HttpProtocol.is_socket = staticmethod(_sockets.serves)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,10 @@ from airi_server.kernel import context
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 _OWN = len(vars(logging.makeLogRecord({})))
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message", "asctime", "taskName",
+    "request",  # Django's, whose text has the query
+}  # fmt: skip
 _SECRET = re.compile(r"""(sk-[A-Za-z0-9_-]{6})[A-Za-z0-9_.-]+|(?i:(bearer\s+(?:\\?")?)[^\s"\\]+)""")
 _UNFINISHED = "ASGI callable returned without completing response."
 

@@ -7,6 +7,7 @@ its own for each request, after it has ended, and only if sampled (`llmrouter.te
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from opentelemetry import metrics, trace
@@ -59,7 +60,7 @@ def set_up() -> None:
     hot.add_span_processor(spans)
     router_telemetry.configure(hot.get_tracer("airi.llmrouter"), ratio=ratio)
     chats_telemetry.configure()
-    DjangoInstrumentor().instrument(excluded_urls="livez,readyz")
+    DjangoInstrumentor().instrument(excluded_urls="livez,readyz", request_hook=_without_query)
     _shut_down.extend((meters.shutdown, tracers.shutdown))
 
 
@@ -72,3 +73,15 @@ def shut_down() -> None:
 def _headers(text: str) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _without_query(span: trace.Span, _request: Any) -> None:
+    """Cut the query off a span's URL: tickets and tokens of sockets come in queries.
+
+    A refused upgrade is plain HTTP, so the instrumentation sees its URL whole.
+    """
+    attributes = getattr(span, "attributes", None) or {}
+    for name in ("http.url", "http.target", "url.full", "url.query"):
+        if name in attributes:
+            whole = "" if name == "url.query" else str(attributes[name]).partition("?")[0]
+            span.set_attribute(name, whole)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.templatetags.static import static
+from psycopg.conninfo import conninfo_to_dict
 
 from airi_server import env
+from airi_server.settings import hardening
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 VERSION = "0.1.0"
@@ -18,11 +19,12 @@ DEBUG = False
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS") or ["127.0.0.1", "localhost", "[::1]"]
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 ADDITIONAL_TRUSTED_ORIGINS = env.origins("ADDITIONAL_TRUSTED_ORIGINS")
+V1_CORS_ORIGINS = env.origins("V1_CORS_ORIGINS", wildcard=True)
 
 FIRST_PARTY_APPS = [
     "airi_server",
     "airi_server.runtime",
-    "airi_server.console.apps.ConsoleConfig",
+    "airi_server.admin.apps.ConsoleConfig",
     "accounts",
     "billing",
     "llmrouter",
@@ -30,7 +32,7 @@ FIRST_PARTY_APPS = [
 ]
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
-    "airi_server.console.apps.ConsoleAdminConfig",
+    "airi_server.admin.apps.ConsoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -42,7 +44,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "airi_server.web.hosts.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -81,12 +83,15 @@ LANGUAGE_CODE = "en-us"
 STATIC_URL = "/static/"
 STATIC_ROOT: Path | None = BASE_DIR / "staticfiles"
 APPEND_SLASH = False
+CSRF_FAILURE_VIEW = "airi_server.web.error_responses.stale_form"
+DEVICE_COOKIE_NAME = "airi_device"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 
 # --- The operators' console ---------------------------------------------------------------
 
 ADMIN_PATH = env.word("ADMIN_PATH", "admin")
+hardening.insist({"ADMIN_PATH": ADMIN_PATH})
 ADMIN_EMAILS = [address.lower() for address in env.words("ADMIN_EMAILS")]
 LOGIN_REDIRECT_URL = "admin:index"
 UNFOLD: dict[str, Any] = {
@@ -102,34 +107,47 @@ UNFOLD: dict[str, Any] = {
     ],
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
-    "LOGIN": {"form": "airi_server.console.login.LoginForm"},
+    "LOGIN": {"form": "airi_server.admin.login.LoginForm"},
     "SHOW_BACK_BUTTON": True,
-    "ENVIRONMENT": "airi_server.console.navigation.environment",
+    "ENVIRONMENT": "airi_server.admin.navigation.environment",
     "STYLES": [lambda _request: static("console/console.css")],
+    "SCRIPTS": [lambda _request: static("console/once.js")],
     "SIDEBAR": {
         "show_search": True,
-        "navigation": "airi_server.console.navigation.groups",
+        "navigation": "airi_server.admin.navigation.groups",
     },
 }
 
 # --- Storage ------------------------------------------------------------------------------
 
-_database = urlsplit(env.url("DATABASE_URL", schemes=("postgresql", "postgres")))
+_database = conninfo_to_dict(env.database_url("DATABASE_URL"))
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(_database.path.lstrip("/")),
-        "USER": unquote(_database.username or ""),
-        "PASSWORD": unquote(_database.password or ""),
-        "HOST": _database.hostname or "",
-        "PORT": _database.port or 5432,
+        "NAME": _database.pop("dbname", ""),
+        "USER": _database.pop("user", ""),
+        "PASSWORD": _database.pop("password", ""),
+        # Several are libpq's to try, in this order; `target_session_attrs` says which will do.
+        "HOST": _database.pop("host", ""),
+        "PORT": _database.pop("port", 5432),
         # Threads come and go under ASGI, so connections belong to a pool, not to a thread.
         "CONN_MAX_AGE": 0,
         "OPTIONS": {
-            "pool": {"min_size": 0, "max_size": env.integer("DB_POOL_MAX", default=10)},
+            # Away, it is 503 for whoever waits; the pool's own half a minute is too long for that.
+            "pool": {
+                "min_size": 0,
+                "max_size": env.integer("DB_POOL_MAX", default=10),
+                "timeout": 5,
+            },
             "options": "-c lock_timeout=2s -c statement_timeout=60s",
-            # sslmode and the like, for both ways to the database.
-            **dict(parse_qsl(_database.query)),
+            # For both ways to the database, and so is sslmode and the like: a peer that is gone
+            # without a word is noticed in seconds.
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            **_database,
         },
     }
 }
@@ -174,13 +192,15 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
 
 # --- The gateway --------------------------------------------------------------------------
 
-LLM_ROUTER_MASTER_KEY = env.text("LLM_ROUTER_MASTER_KEY")
-LLM_ROUTER_MASTER_KEY_PREVIOUS = env.text("LLM_ROUTER_MASTER_KEY_PREVIOUS", "")
+LLM_ROUTER_MASTER_KEY = env.key("LLM_ROUTER_MASTER_KEY", size=32)
+LLM_ROUTER_MASTER_KEY_PREVIOUS = env.key("LLM_ROUTER_MASTER_KEY_PREVIOUS", "", size=32)
 API_SERVER_URL = env.url("API_SERVER_URL", "http://127.0.0.1:8000", schemes=("http", "https"))
 WEB_APP_URL = env.url("WEB_APP_URL", "https://airi.moeru.ai", schemes=("http", "https"))
 INSTANCE_ID = env.word("SERVER_INSTANCE_ID", "")
 MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", default=1_048_576)
 MAX_GATEWAY_BODY_BYTES = env.integer("MAX_GATEWAY_BODY_BYTES", default=33_554_432)
+MAX_KEY_BODIES_BYTES = env.integer("MAX_KEY_BODIES_BYTES", default=67_108_864)
+MAX_BODIES_BYTES = env.integer("MAX_BODIES_BYTES", default=536_870_912)
 SHUTDOWN_DELAY_S = env.integer("SHUTDOWN_DELAY_S", default=0, minimum=0, maximum=600)
 SHUTDOWN_GRACE_S = env.integer("SHUTDOWN_GRACE_S", default=25, maximum=3600)
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
@@ -194,7 +214,7 @@ OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "server")
 OTEL_TRACES_SAMPLING_RATIO = env.ratio("OTEL_TRACES_SAMPLING_RATIO", default=1.0)
 OTEL_METRIC_EXPORT_INTERVAL_MS = env.integer("OTEL_METRIC_EXPORT_INTERVAL_MS", default=15_000)
 
-LOG_LEVEL = env.text("LOG_LEVEL", "INFO")
+LOG_LEVEL = env.level("LOG_LEVEL", "INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -212,8 +232,15 @@ LOGGING = {
         "uvicorn": {"level": "WARNING", "propagate": True, "handlers": []},
         "uvicorn.error": {"level": "WARNING", "propagate": True, "handlers": []},
         "httpx": {"level": "WARNING"},
-        # One traceback a second while Redis is away; `chats.relay` says it once.
+        # It would write down the headers of answers.
+        "httpcore": {"level": "WARNING"},
+        # One traceback a second while Redis is away; `chats.fanout` says it once.
         "channels_redis": {"level": "CRITICAL"},
-        "django.request": {"level": "CRITICAL"},
+        # What crashes is logged by `refusal_responses`, once; this is for a 5xx that nobody logged.
+        "django.request": {"level": "ERROR"},
+        # A traceback for each request that anybody can send; `refusal_responses` says it in a line.
+        "django.security": {"level": "CRITICAL"},
+        "django.security.csrf": {"level": "WARNING"},
+        "django.security.SuspiciousSession": {"level": "WARNING"},
     },
 }

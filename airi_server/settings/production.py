@@ -1,17 +1,16 @@
-"""Settings for people with real money: what must be there is asserted at boot."""
-
-from django.core.exceptions import ImproperlyConfigured
+"""Settings for people with real money: what must be there, and strong, is asserted at boot."""
 
 from airi_server import env
+from airi_server.settings import hardening
 from airi_server.settings.base import *
 
 ENVIRONMENT = env.text("DEPLOYMENT_ENVIRONMENT", "production")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
-if not ALLOWED_HOSTS:
-    raise ImproperlyConfigured("ALLOWED_HOSTS is required")
+hardening.insist(globals())
 
 SESSION_COOKIE_SECURE = True
 SESSION_COOKIE_NAME = "__Host-sessionid"
+DEVICE_COOKIE_NAME = "__Host-airi_device"
 CSRF_COOKIE_SECURE = True
 CSRF_COOKIE_NAME = "__Host-csrftoken"
 SECURE_HSTS_SECONDS = env.integer("SECURE_HSTS_SECONDS", default=31_536_000, minimum=0)

@@ -8,13 +8,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from chats.documents import files
+from chats.sockets.documents import files
 
 
 class Command(BaseCommand):
     help = (
-        "Write docs/asyncapi.json, websocket.schema.json and websocket.d.ts from chats/protocol.py."
-        " A test fails when they are out of date."
+        "Write docs/asyncapi.json, websocket.schema.json and websocket.d.ts from"
+        " chats/sockets/protocol.py. A test fails when they are out of date."
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
