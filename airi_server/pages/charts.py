@@ -27,7 +27,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One picture and its table. `unit` is written at the values' axis."""
+    """One picture and its table. `unit` is written at the values' axis.
+
+    `is_stacked`: the bars of a group stand on each other, because they make up a whole.
+    """
 
     name: str
     kind: Literal["bar", "line"]
@@ -35,6 +38,7 @@ class Chart:
     series: Sequence[Series]
     first_column: str
     unit: str = ""
+    is_stacked: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -52,7 +56,7 @@ class Chart:
     @property
     def options(self) -> str:
         """How Chart.js draws it, as JSON."""
-        return orjson.dumps(_options(self.unit)).decode()
+        return orjson.dumps(_options(self.unit, is_stacked=self.is_stacked)).decode()
 
     @property
     def headers(self) -> list[str]:
@@ -77,7 +81,7 @@ def _dataset(series: Series, color: str) -> dict[str, Any]:
     }
 
 
-def _options(unit: str) -> dict[str, Any]:
+def _options(unit: str, *, is_stacked: bool) -> dict[str, Any]:
     ticks = {"color": AXES, "maxRotation": 0, "autoSkipPadding": 12}
     return {
         "animation": False,
@@ -91,8 +95,9 @@ def _options(unit: str) -> dict[str, Any]:
             }
         },
         "scales": {
-            "x": {"grid": {"display": False}, "ticks": ticks},
+            "x": {"stacked": is_stacked, "grid": {"display": False}, "ticks": ticks},
             "y": {
+                "stacked": is_stacked,
                 "beginAtZero": True,
                 "grid": {"display": True},
                 "ticks": {"color": AXES, "precision": 0, "maxTicksLimit": 6},

@@ -1,4 +1,4 @@
-"""What columns of lists and links between pages are made of."""
+"""Columns and links: decorators of unfold's with types, and addresses of pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.admin.utils import quote
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
+from django.utils.http import urlencode
 
 # unfold has no types of its own.
 if TYPE_CHECKING:
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 else:
     from unfold.decorators import action, display
 
-__all__ = ["action", "display", "instant", "link_to", "number"]
+__all__ = ["action", "display", "instant", "link_to", "listed", "number"]
 
 
 def link_to(page: str, key: Any) -> str:
     """Return the address of a row's page, or nowhere while there is no such page."""
     try:
         return reverse(f"admin:{page}", args=[quote(str(key))])
+    except NoReverseMatch:
+        return ""
+
+
+def listed(page: str, **query: str) -> str:
+    """Return the address of a page with a query, or nowhere while there is no such page."""
+    try:
+        return f"{reverse(f'admin:{page}')}?{urlencode(query)}"
     except NoReverseMatch:
         return ""
 

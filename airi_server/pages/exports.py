@@ -25,8 +25,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
 from airi_server.kernel.threads import in_thread
-from airi_server.pages.filters import LinePages
-from airi_server.pages.paging import Line
+from airi_server.pages.filters import KeysetAdmin
+from airi_server.pages.paging import KeysetQuery
 from airi_server.runtime import audit
 
 ROWS: Final = 1_000
@@ -80,7 +80,7 @@ FORMATS: Final[Mapping[str, type[CSV] | type[JSON]]] = {"csv": CSV, "json": JSON
 class Export:
     """The rows of a line as a file. `records` turns the rows of one page into what is written."""
 
-    line: Line
+    line: KeysetQuery
     writer: CSV | JSON
     records: Callable[[Sequence[Any]], Sequence[Record]]
 
@@ -103,7 +103,7 @@ class Export:
         return part, page.onward, len(page.rows)
 
 
-class ExportPages(LinePages):
+class ExportPages(KeysetAdmin):
     """Lists that can be taken away as files, by whoever has `export_permission`."""
 
     list_before_template = "console/exports.html"
@@ -126,7 +126,7 @@ class ExportPages(LinePages):
         asked = request.GET.copy()
         is_oldest_first = asked.pop(ORDER, [""])[-1] == OLDEST
         request.GET = asked  # type: ignore[assignment]  # a mutable copy is as good
-        line: Line = self.get_changelist_instance(request).line  # type: ignore[attr-defined]
+        line: KeysetQuery = self.get_changelist_instance(request).line
         if is_oldest_first:
             line = dataclasses.replace(line, descending=not line.descending)
         self._write_down(request, kind)

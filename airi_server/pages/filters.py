@@ -1,4 +1,4 @@
-"""Filters that say whether an index answers them, and the list that is read along it."""
+"""Filters that say whether an index answers them, and the keyset list that they narrow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django.utils.dateparse import parse_datetime
 from unfold import views as unfold
 
 from airi_server.pages.operators import ReadOnlyAdmin
-from airi_server.pages.paging import Line, Page
+from airi_server.pages.paging import KeysetPage, KeysetQuery
 
 if TYPE_CHECKING:
     BaseChangeList = ChangeList
@@ -32,6 +32,8 @@ RANGES: Final = {
     "7d": ("Last 7 days", timedelta(days=7)),
     "30d": ("Last 30 days", timedelta(days=30)),
 }
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+"""Nothing of ours lies outside, and on either side there is room to add and subtract."""
 MAX_TEXT: Final = 200
 
 
@@ -43,6 +45,7 @@ class Selection:
         user_id: Whose rows; None is everybody's.
         begin, end: When; None is open.
         led: What the index of the list answers together with its order.
+        sparse: What a small index of everybody's rows answers; they lie far apart, each on a page.
         within: A column and its value that an index begins with, if something has chosen one.
         narrowed: What has to be compared row by row.
         is_hopeless: The search named something that does not exist.
@@ -51,10 +54,11 @@ class Selection:
     user_id: str | None = None
     begin: datetime | None = None
     end: datetime | None = None
-    led: Q = field(default_factory=Q)
+    indexed: Q = field(default_factory=Q)
+    sparse: Q = field(default_factory=Q)
     within: tuple[str, str] | None = None
-    narrowed: Q = field(default_factory=Q)
-    is_hopeless: bool = False
+    filtered: Q = field(default_factory=Q)
+    is_empty: bool = False
 
 
 class BookFilter(ListFilter):
@@ -104,7 +108,7 @@ class TextFilter(BookFilter):
 
     def select(self, selection: Selection) -> None:
         if self.value():
-            selection.narrowed &= Q(**{self.column: self.value()})
+            selection.filtered &= Q(**{self.column: self.value()})
 
     def inputs(self) -> Iterator[dict[str, Any]]:
         yield {
@@ -185,7 +189,7 @@ class LineChangeList(BaseChangeList):
     """A list that is read along an index: no count, no offset, no sorting by the wrong column."""
 
     model_admin: Any
-    page: Page
+    page: KeysetPage
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
@@ -199,7 +203,7 @@ class LineChangeList(BaseChangeList):
             spec.select(self.selection)  # type: ignore[attr-defined]  # all are BookFilters
         self.model_admin.search(self.selection, self.query.replace("\x00", "").strip())
         self.line = self.model_admin.line(self.selection)
-        if self.selection.is_hopeless:
+        if self.selection.is_empty:
             self.line = replace(self.line, rows=self.line.rows.none())
         self.has_active_filters = any(any(spec.used_parameters.values()) for spec in specs)
         names = [str(name) for spec in specs for name in spec.expected_parameters()]
@@ -259,7 +263,7 @@ class LineChangeList(BaseChangeList):
             return None
 
 
-class LinePages(ReadOnlyAdmin):
+class KeysetAdmin(ReadOnlyAdmin):
     """Evidence in a table too big to count or to sort."""
 
     list_per_page = 100
@@ -273,14 +277,15 @@ class LinePages(ReadOnlyAdmin):
         return LineChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Refuse conditions that are not on offer: no index would answer them."""
-        return lookup in {name for each in self.list_filter for name in getattr(each, "names", ())}
+        """Leave out conditions that are not on offer: no index would answer them."""
+        offered = {name for each in self.list_filter for name in getattr(each, "names", ())}
+        return lookup in offered | {AFTER, BEFORE}
 
     def search(self, selection: Selection, term: str) -> None:
         """Add what was typed into the search box to the selection."""
         raise NotImplementedError
 
-    def line(self, selection: Selection) -> Line:
+    def line(self, selection: Selection) -> KeysetQuery:
         """Return the rows of a selection in the order of the index that leads to them."""
         raise NotImplementedError
 
@@ -295,4 +300,5 @@ def _instant(given: str) -> datetime | None:
         return None
     if found is None:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return min(max(aware, EARLIEST), LATEST)

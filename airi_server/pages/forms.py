@@ -16,7 +16,7 @@ CLOTHES: Final[dict[type[forms.Widget], list[str]]] = {
 """The classes of unfold's own widgets, by the kind of widget; the first that fits."""
 
 
-def dress(form: forms.BaseForm) -> None:
+def style(form: forms.BaseForm) -> None:
     """Give the widgets of a plain form the look of the console's own."""
     for field in form.fields.values():
         parts: list[Any] = list(getattr(field.widget, "widgets", [field.widget]))

@@ -1,4 +1,4 @@
-"""Lists that open at once, however many rows there are.
+"""Keyset pagination: a list opens at once, however many rows there are.
 
 A list is read along one index, a page at a time, from where the page before has ended. What no
 index answers is compared row by row, on no more than `SLICE` rows for each page.
@@ -37,7 +37,7 @@ class BoundedPaginator(BasePaginator):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class KeysetPage:
     """Some rows of a line, and the keys from which it goes on in either direction.
 
     `looked_to` is the key of the last row that was looked at, if the page ended there rather than
@@ -51,7 +51,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class KeysetQuery:
     """Rows in the order of one index.
 
     Attributes:
@@ -67,23 +67,25 @@ class Line:
     rows: QuerySet[Any, Any]
     key: str
     descending: bool = True
-    narrowed: Q = field(default_factory=Q)
+    filtered: Q = field(default_factory=Q)
     within: str = ""
     value: Any = None
     slice: int = SLICE
 
-    def page(self, size: int, *, after: Any = None) -> Page:
+    def page(self, size: int, *, after: Any = None) -> KeysetPage:
         """Return the next rows behind the one with the key `after`, or the first."""
         rows, ended_at, is_slice = self._stretch(size, after, descending=self.descending)
         back = after if not rows else self._key(rows[0])
-        return Page(rows, ended_at, None if after is None else back, ended_at if is_slice else None)
+        return KeysetPage(
+            rows, ended_at, None if after is None else back, ended_at if is_slice else None
+        )
 
-    def page_back(self, size: int, *, before: Any) -> Page:
+    def page_back(self, size: int, *, before: Any) -> KeysetPage:
         """Return the rows that lie in front of the one with the key `before`."""
         rows, ended_at, is_slice = self._stretch(size, before, descending=not self.descending)
         rows.reverse()
         onward = before if not rows else self._key(rows[-1])
-        return Page(rows, onward, ended_at, ended_at if is_slice else None)
+        return KeysetPage(rows, onward, ended_at, ended_at if is_slice else None)
 
     def _stretch(self, size: int, cursor: Any, *, descending: bool) -> tuple[list[Any], Any, bool]:
         """Return rows, the key to go on from if there may be more, and whether a slice ended."""
@@ -99,7 +101,7 @@ class Line:
         edge = self._edge(rows)
         if edge is not None:
             rows = rows.filter(self._beyond(behind, edge))
-        found = list(rows.filter(self.narrowed)[: size + 1])
+        found = list(rows.filter(self.filtered)[: size + 1])
         if len(found) > size:
             return found[:size], self._key(found[size - 1]), False
         return found, edge, edge is not None
@@ -116,7 +118,7 @@ class Line:
 
     def _edge(self, rows: QuerySet[Any, Any]) -> Any:
         """Return the key of the last row of the slice, if there are rows behind it."""
-        if self.narrowed == NOTHING:
+        if self.filtered == NOTHING:
             return None
         keys = list(rows.values_list(self.key, flat=True)[self.slice - 1 : self.slice + 1])
         return keys[0] if len(keys) > 1 else None
@@ -126,7 +128,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class DatedLine(Line):
+class DatedKeysetQuery(KeysetQuery):
     """Rows in the order of a time, where the key says nothing about age; it only breaks ties.
 
     Attributes:
