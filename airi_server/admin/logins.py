@@ -1,4 +1,4 @@
-"""Who entered the console, from where. Failed attempts are not written down: anybody can fail."""
+"""Audit rows of logins: who, from where. Failed attempts leave none, because anybody can fail."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from airi_server.console import option_fields
+from airi_server.admin import option_fields
 from airi_server.kernel.errors import DomainError
-from airi_server.pages.forms import dress
+from airi_server.pages.forms import style
 from airi_server.runtime import audit, options
 from airi_server.runtime.options import Option, OptionRevision
 
@@ -79,7 +79,7 @@ class Revision:
     note: str
 
 
-class ReasonForm(forms.Form):
+class SettingReasonForm(forms.Form):
     """Why, and what the operator was looking at when they decided."""
 
     note = forms.CharField(
@@ -88,7 +88,7 @@ class ReasonForm(forms.Form):
     seen = forms.IntegerField(widget=forms.HiddenInput, min_value=0, max_value=2**63 - 1)
 
 
-class OptionForm(ReasonForm):
+class OptionForm(SettingReasonForm):
     """A new value; its field is made from the setting."""
 
     field_order = ("value",)
@@ -122,7 +122,7 @@ def setting(request: HttpRequest, context: dict[str, Any], *, name: str) -> Http
     if form and is_valid and _put(request, row, form.cleaned_data["value"], form, at_field="value"):
         return redirect("admin:setting", name)
     if form:
-        dress(form)
+        style(form)
     shown = {
         **context,
         "title": name,
@@ -138,10 +138,10 @@ def setting(request: HttpRequest, context: dict[str, Any], *, name: str) -> Http
 def _again(request: HttpRequest, context: dict[str, Any], row: Row) -> HttpResponse:
     """Ask for a reason, then publish an old value, or the default, as a new revision."""
     value = _old_value(row, request.GET["again"])
-    form = ReasonForm(request.POST or None, initial={"seen": row.seen})
+    form = SettingReasonForm(request.POST or None, initial={"seen": row.seen})
     if request.method == "POST" and form.is_valid() and _put(request, row, value, form):
         return redirect("admin:setting", row.name)
-    dress(form)
+    style(form)
     text = option_fields.shown(row.option, value)
     shown = {
         **context,

@@ -6,10 +6,7 @@ const asked = new WeakSet();
 document.addEventListener("submit", (event) => {
   const { target: form, submitter: button } = event;
   const show = { _preview: showPreview, _probe: showProbe }[button?.name];
-  if (!show || asked.delete(form)) {
-    once(event);
-    return;
-  }
+  if (!show || asked.delete(form)) return;
   event.preventDefault();
   // Nothing is left behind: the page must go on warning before unsaved changes are.
   event.stopPropagation();
@@ -18,18 +15,6 @@ document.addEventListener("submit", (event) => {
 
 document.addEventListener("click", (event) => {
   event.target.closest?.("[data-close]")?.closest("dialog")?.close();
-});
-
-// A double click publishes once.
-function once(event) {
-  const { target: form } = event;
-  if (form.method !== "post") return;
-  if (form.dataset.isSent) event.preventDefault();
-  form.dataset.isSent = "1";
-}
-
-window.addEventListener("pageshow", () => {
-  for (const form of document.querySelectorAll("form[data-is-sent]")) delete form.dataset.isSent;
 });
 
 async function ask(form, button, show) {

@@ -1,24 +1,25 @@
-"""Do the books agree? Checked now, in the request, and what earlier checks found."""
+"""Reconciliation pages: check the books now, in the request, and read what earlier checks found."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from airi_server.runtime import audit
-from billing import reconciliation, runs
-from billing.reconciliation import EVERYTHING, Broken, Orphan
+from billing import reconciliation, reconciliation_runs
+from billing.reconciliation import EVERYTHING
 
 logger = logging.getLogger(__name__)
 
@@ -35,56 +36,65 @@ TOO_LONG: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What one check found; the lists are cut off, the counts are not."""
-
-    broken: list[Broken]
-    orphans: list[Orphan]
-    run: runs.ReconciliationRun
-
-
 def page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
-    """List earlier checks; a POST checks now and shows what it finds."""
+    """List earlier checks; a POST checks now and leads to the page of what it found."""
+    _check_may_see(request)
+    if request.method != "POST":
+        return _shown(request, context, None)
+    if not request.user.has_perm(CHECK):
+        raise PermissionDenied
+    try:
+        run = _check(audit.Actor.of(request.user))
+    except OperationalError:
+        logger.exception("A check of the books was stopped")
+        messages.error(request, TOO_LONG)
+        return redirect("admin:reconciliation")
+    return redirect("admin:reconciliation_run", run.pk)
+
+
+def run_page(request: HttpRequest, context: dict[str, Any], *, run: int) -> HttpResponse:
+    """Show what one check found, whenever it was."""
+    _check_may_see(request)
+    found = reconciliation_runs.numbered(run)
+    if found is None:
+        raise Http404
+    return _shown(request, context, found)
+
+
+def _check_may_see(request: HttpRequest) -> None:
     if not request.user.has_perm(SEE):
         raise PermissionDenied
-    may_check = request.user.has_perm(CHECK)
-    findings = None
-    if request.method == "POST":
-        if not may_check:
-            raise PermissionDenied
-        findings = _check_or_say(request)
+
+
+def _shown(
+    request: HttpRequest, context: dict[str, Any], run: reconciliation_runs.ReconciliationRun | None
+) -> HttpResponse:
     shown = {
         **context,
         "title": "Check the books",
-        "findings": findings,
-        "runs": runs.before_now(),
-        "may_check": may_check,
-        "shown": SHOWN,
+        "run": run,
+        "findings": run.findings if run else None,
+        "runs": reconciliation_runs.before_now(),
+        "may_check": request.user.has_perm(CHECK),
     }
     return TemplateResponse(request, "console/reconciliation.html", shown)
 
 
-def _check_or_say(request: HttpRequest) -> Findings | None:
-    try:
-        return _check(audit.Actor.of(request.user))
-    except OperationalError:
-        logger.exception("A check of the books was stopped")
-        messages.error(request, TOO_LONG)
-        return None
-
-
-def _check(by: audit.Actor) -> Findings:
+def _check(by: audit.Actor) -> reconciliation_runs.ReconciliationRun:
     """Read one snapshot of everything, then write down what it showed."""
     at, began = timezone.now(), time.monotonic()
     with reconciliation.snapshot():
         broken, broken_count = _first(reconciliation.broken_rows(EVERYTHING, limit_s=LIMIT_S))
         orphans, orphan_count = _first(reconciliation.orphans(EVERYTHING))
     duration_ms = round((time.monotonic() - began) * 1000)
+    findings = {
+        "broken": [asdict(each) for each in broken],
+        "orphans": [{**asdict(each), "id": str(each.id)} for each in orphans],
+    }
     with transaction.atomic():
-        run = runs.record(
+        run = reconciliation_runs.record(
             scope=EVERYTHING, by=by, at=at, duration_ms=duration_ms,
-            broken=broken_count, orphans=orphan_count,
+            broken=broken_count, orphans=orphan_count, findings=findings,
         )  # fmt: skip
         audit.record(
             action=CHECK,
@@ -93,7 +103,7 @@ def _check(by: audit.Actor) -> Findings:
             at=at,
             sentence=f"Checked the books: {broken_count} broken, {orphan_count} orphans.",
         )
-    return Findings(broken, orphans, run)
+    return run
 
 
 def _first(rows: Iterator[T]) -> tuple[list[T], int]:

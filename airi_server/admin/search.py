@@ -1,4 +1,4 @@
-"""One box that finds a request, a person, a key or a chat by what an operator has in hand.
+"""Global search: a request, a person, a key or a chat by whatever an operator has in hand.
 
 What is in hand is whole: an id, an address, a key, a name. So every kind is one look into an index,
 and only the kinds that this operator may see are looked up at all.
@@ -18,13 +18,13 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import urlencode
 
-import accounts.lookup
-import billing.lookup
-import chats.lookup
+import accounts.admin.lookup
+import billing.admin.lookup
+import chats.admin.lookup
 import llmrouter.configuration.lookup
+from accounts.admin.lookup import PREFIX
 from accounts.credentials import PUBLIC_ID_LENGTH
-from accounts.lookup import PREFIX
-from airi_server.console import settings_pages
+from airi_server.admin import settings_pages
 from airi_server.runtime import options
 
 MAX_TERM: Final = 400
@@ -46,7 +46,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Findable:
     """Something that can be found: how to say so, who may, and how it is looked up."""
 
     title: str
@@ -69,7 +69,7 @@ def page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
     return TemplateResponse(request, "console/search.html", shown)
 
 
-def _found(kinds: Sequence[Kind], term: str) -> list[Hit]:
+def _found(kinds: Sequence[Findable], term: str) -> list[Hit]:
     """Return every row of that name. A person is one hit: their account is on their page."""
     hits = [hit for kind in kinds for hit in kind.find(term)]
     has_person = any(hit.kind == USER for hit in hits)
@@ -100,37 +100,46 @@ def _without_secret(term: str) -> HttpResponse:
 
 
 def _requests(term: str) -> Iterator[Hit]:
-    try:
-        request_id = UUID("".join(term.split()))
-    except ValueError:
-        return
-    if billing.lookup.is_request(request_id):
+    request_id = billing.admin.lookup.as_request_id(term)
+    if request_id is not None and billing.admin.lookup.is_request(request_id):
         yield _hit("Request", str(request_id), "billing_llmrequestlog_change", request_id)
 
 
+def _refusals(term: str) -> Iterator[Hit]:
+    request_id = billing.admin.lookup.as_request_id(term)
+    if request_id is not None and billing.admin.lookup.is_refused(request_id):
+        yield _hit("Refused request", str(request_id), "billing_refusedrequest_change", request_id)
+
+
 def _users(term: str) -> Iterator[Hit]:
-    user_id = accounts.lookup.user_at(term) if "@" in term else term
-    if user_id and accounts.lookup.is_user(user_id):
+    user_id = accounts.admin.lookup.user_at(term) if "@" in term else term
+    if user_id and accounts.admin.lookup.is_user(user_id):
         yield _hit(USER, term, "accounts_user_change", user_id)
 
 
 def _user_accounts(term: str) -> Iterator[Hit]:
-    user_id = accounts.lookup.user_at(term) if "@" in term else term
-    if user_id and billing.lookup.is_account(user_id):
+    user_id = accounts.admin.lookup.user_at(term) if "@" in term else term
+    if user_id and billing.admin.lookup.is_account(user_id):
         yield _hit(ACCOUNT, term, "billing_fluxaccount_change", user_id)
 
 
 def _keys(term: str) -> Iterator[Hit]:
-    public_id = accounts.lookup.public_id_in(term)
-    found = accounts.lookup.key_id(public_id) if public_id else None
+    public_id = accounts.admin.lookup.public_id_in(term)
+    found = accounts.admin.lookup.key_id(public_id) if public_id else None
     if found is not None:
         yield _hit("API key", f"{PREFIX}{public_id}", "accounts_apikey_change", found)
 
 
 def _entries(term: str) -> Iterator[Hit]:
-    found = billing.lookup.entry_keyed(term) if ":" in term else None
+    found = billing.admin.lookup.entry_keyed(term) if ":" in term else None
     if found is not None:
         yield _hit("Ledger entry", term, "billing_fluxtransaction_change", found)
+
+
+def _grants(term: str) -> Iterator[Hit]:
+    found = billing.admin.lookup.grant_keyed(term)
+    if found is not None:
+        yield _hit("Grant", term, "billing_fluxgrant_change", found)
 
 
 def _models(term: str) -> Iterator[Hit]:
@@ -139,17 +148,17 @@ def _models(term: str) -> Iterator[Hit]:
 
 
 def _chats(term: str) -> Iterator[Hit]:
-    if chats.lookup.is_chat(term):
+    if chats.admin.lookup.is_chat(term):
         yield _hit("Chat", term, "chats_chat_change", term)
 
 
 def _messages(term: str) -> Iterator[Hit]:
-    if chats.lookup.is_message(term):
+    if chats.admin.lookup.is_message(term):
         yield _hit("Message", term, "chats_chatmessage_change", term)
 
 
 def _characters(term: str) -> Iterator[Hit]:
-    if chats.lookup.is_character(term):
+    if chats.admin.lookup.is_character(term):
         yield _hit("Character", term, "chats_character_change", term)
 
 
@@ -165,29 +174,41 @@ def _hit(kind: str, name: str, page_name: str, key: int | str | UUID) -> Hit:
 
 
 KINDS: Final = (
-    Kind(
+    Findable(
         "A request",
         "its id, which clients see as x-request-id",
         ("billing.view_llmrequestlog",),
         _requests,
     ),
-    Kind("A user", "their e-mail address or id", ("accounts.view_user",), _users),
-    Kind(
+    Findable(
+        "A refused request",
+        "its id, for seven days",
+        ("billing.view_refusedrequest",),
+        _refusals,
+    ),
+    Findable("A user", "their e-mail address or id", ("accounts.view_user",), _users),
+    Findable(
         "An account",
         "its user's e-mail address or id",
         ("billing.view_fluxaccount",),
         _user_accounts,
     ),
-    Kind("An API key", "its public part: sk-airi-…", ("accounts.view_apikey",), _keys),
-    Kind(
+    Findable("An API key", "its public part: sk-airi-…", ("accounts.view_apikey",), _keys),
+    Findable(
         "A ledger entry",
         "its key: llm:… or flux-grant:…",
         ("billing.view_fluxtransaction",),
         _entries,
     ),
-    Kind("A model", "its public name", ("llmrouter.view_routermodel",), _models),
-    Kind("A chat", "its id", ("chats.view_chat",), _chats),
-    Kind("A message", "its id", ("chats.view_chatmessage",), _messages),
-    Kind("A character", "its id", ("chats.view_character",), _characters),
-    Kind("A setting", "its name", settings_pages.SEE, _settings),
+    Findable(
+        "A grant",
+        "its idempotency key",
+        ("billing.view_fluxgrant", "billing.grant_flux"),
+        _grants,
+    ),
+    Findable("A model", "its public name", ("llmrouter.view_routermodel",), _models),
+    Findable("A chat", "its id", ("chats.view_chat",), _chats),
+    Findable("A message", "its id", ("chats.view_chatmessage",), _messages),
+    Findable("A character", "its id", ("chats.view_character",), _characters),
+    Findable("A setting", "its name", settings_pages.SEE, _settings),
 )

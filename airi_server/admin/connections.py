@@ -1,4 +1,4 @@
-"""Live connections by instance: what those that run say when they are asked."""
+"""Live connections: sockets and users of each instance, which is asked when the page is opened."""
 
 from __future__ import annotations
 

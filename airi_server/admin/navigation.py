@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
-from airi_server.console import books, settings_pages
+from airi_server.admin import reconciliation, settings_pages
 
 Item = dict[str, Any]
 Group = dict[str, Any]
@@ -24,11 +24,13 @@ def groups(_request: HttpRequest) -> list[Group]:
             "separator": True,
             "items": [
                 _item("Grant Flux", "grant_flux", "redeem", may("billing.grant_flux")),
+                _item("Grants", "billing_fluxgrant_changelist", "list_alt"),
                 _item("Accounts", "billing_fluxaccount_changelist", "account_balance_wallet"),
                 _item("Ledger", "billing_fluxtransaction_changelist", "receipt_long"),
                 _item("Requests", "billing_llmrequestlog_changelist", "swap_vert"),
+                _item("Refused requests", "billing_refusedrequest_changelist", "block"),
                 _item("Prices", "billing_priceversion_changelist", "sell"),
-                _item("Check the books", "reconciliation", "balance", may(books.SEE)),
+                _item("Check the books", "reconciliation", "balance", may(reconciliation.SEE)),
             ],
         },
         {

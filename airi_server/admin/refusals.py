@@ -1,4 +1,7 @@
-"""Staff who asked for a page they may not see: one row in the audit log, and no more than that."""
+"""Audit of refused pages: staff without the permission, and forms whose session is over.
+
+The first leave one row in the audit log, and no more than that.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any, Final
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
 from django.utils import timezone
 
 from airi_server.runtime import audit
 from airi_server.runtime.audit import Actor, AuditEntry, Subject
+from airi_server.web import error_responses
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +47,24 @@ def recorded(view: View) -> View:
         return answer
 
     return watched
+
+
+def not_redirected(page: View) -> View:
+    """Wrap a page so that a form whose session is over is told so.
+
+    Django would lead to the login, as it does who only looks: that drops what was entered, and says
+    nothing.
+    """
+
+    @wraps(page)
+    def answered(request: HttpRequest, *args: Any, **named: Any) -> HttpResponseBase:
+        answer = page(request, *args, **named)
+        if request.method != "POST" or request.user.is_authenticated:
+            return answer
+        is_led = getattr(answer, "url", "").startswith(reverse("admin:login"))
+        return error_responses.session_over(request) if is_led else answer
+
+    return answered
 
 
 def _record(request: HttpRequest) -> None:

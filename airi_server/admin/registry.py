@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -13,18 +14,51 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 
-import accounts.lookup
+import accounts.admin.lookup
 from accounts.credentials import without_secret
-from airi_server.console.audit_filters import ActionFilter, ActorFilter
-from airi_server.pages.filters import LinePages, Selection, TimeFilter
+from airi_server.pages.filters import KeysetAdmin, Selection, TextFilter, TimeFilter
 from airi_server.pages.operators import OperatorAdmin
-from airi_server.pages.paging import Line
+from airi_server.pages.paging import KeysetQuery
 from airi_server.runtime import audit
 from airi_server.runtime.audit import AuditEntry
 
+RECENT: Final = 10_000
+"""Entries whose actions are on offer."""
+
+
+class ActorFilter(TextFilter):
+    """Who, by today's address or by the one of then; a known user through the index."""
+
+    title, names, column = "Who (e-mail address)", ("who",), "actor"
+
+    def select(self, selection: Selection) -> None:
+        if not self.value():
+            return
+        user_id = accounts.admin.lookup.user_at(self.value())
+        if user_id:
+            selection.indexed &= Q(actor_id=user_id)
+        else:
+            selection.filtered &= Q(actor=self.value())
+
+
+class ActionFilter(TextFilter):
+    """One of the actions that were taken lately: each is the permission that allowed it."""
+
+    title, names, column = "Action", ("action",), "action"
+
+    def inputs(self) -> Iterator[dict[str, Any]]:
+        recent = AuditEntry.objects.order_by("-id").values_list("action", flat=True)[:RECENT]
+        found = sorted({*recent, *filter(None, [self.value()])})
+        yield {
+            "name": self.names[0],
+            "label": self.title,
+            "value": self.value(),
+            "choices": [("", "All"), *((action, action) for action in found)],
+        }
+
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(LinePages):
+class AuditEntryAdmin(KeysetAdmin):
     list_display = ("when", "actor", "action", "sentence", "about")
     list_display_links = ("when",)
     list_filter = (TimeFilter, ActorFilter, ActionFilter)
@@ -40,16 +74,16 @@ class AuditEntryAdmin(LinePages):
         term = without_secret(term)
         if not term:
             return
-        key = (accounts.lookup.user_at(term) if "@" in term else term) or term
-        selection.narrowed &= Q(subject_id=key) | Q(actor_id=key) | Q(request_id=key)
+        key = (accounts.admin.lookup.user_at(term) if "@" in term else term) or term
+        selection.filtered &= Q(subject_id=key) | Q(actor_id=key) | Q(request_id=key)
 
-    def line(self, selection: Selection) -> Line:
-        narrowed = selection.narrowed
+    def line(self, selection: Selection) -> KeysetQuery:
+        filtered = selection.filtered
         if selection.begin:
-            narrowed &= Q(at__gte=selection.begin)
+            filtered &= Q(at__gte=selection.begin)
         if selection.end:
-            narrowed &= Q(at__lt=selection.end)
-        return Line(AuditEntry.objects.filter(selection.led), "id", narrowed=narrowed)
+            filtered &= Q(at__lt=selection.end)
+        return KeysetQuery(AuditEntry.objects.filter(selection.indexed), "id", filtered=filtered)
 
     @admin.display(description="When")
     def when(self, entry: AuditEntry) -> str:

@@ -1,12 +1,12 @@
-"""What a fresh server still needs before it can serve anybody, and where to do it."""
+"""Onboarding: what a fresh server still lacks before it can serve, each with a link."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import accounts.lookup
-import billing.lookup
+import accounts.admin.lookup
+import billing.admin.lookup
 import llmrouter.configuration.lookup
 
 
@@ -31,19 +31,19 @@ STEPS: tuple[_Step, ...] = (
         "Set prices: without any, the default settings count",
         "billing_priceversion_changelist",
         "billing.view_priceversion",
-        billing.lookup.has_prices,
+        billing.admin.lookup.has_prices,
     ),
     (
         "Create a user",
         "accounts_user_changelist",
         "accounts.view_user",
-        accounts.lookup.has_customers,
+        accounts.admin.lookup.has_customers,
     ),
     (
         "Grant the user Flux",
         "grant_flux",
         "billing.grant_flux",
-        billing.lookup.has_flux,
+        billing.admin.lookup.has_flux,
     ),
 )
 
