@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from airi_server.kernel.settled import Settled
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -16,6 +17,10 @@ Network = IPv4Network | IPv6Network
 MAX_HOPS: Final = 32
 MAX_TEXT: Final = 64
 MAPPED_BITS: Final = 96  # ::ffff:0:0/96 holds IPv4 inside IPv6 (RFC 4291, 2.5.5.2)
+TRANSLATED: Final = IPv6Network("64:ff9b::/96")
+"""IPv4 clients behind a translator (RFC 6052): all of them lie in one /64."""
+SITE_BITS: Final = 64
+"""What one IPv6 client has to itself, and may call from any part of (RFC 6177)."""
 
 
 def parse_address(text: str) -> Address | None:
@@ -49,24 +54,40 @@ def is_listed(address: str, networks: Iterable[Network]) -> bool:
     return parsed is not None and any(parsed in network for network in networks)
 
 
+def caller_of(address: str) -> str:
+    """Return what the calls from an address are counted under.
+
+    An IPv4 address, also one inside an IPv6 address, counts for itself; an IPv6 address for its
+    /64, because whoever has one has all of it. What cannot be read counts as it is written.
+    """
+    parsed = parse_address(address)
+    if not isinstance(parsed, IPv6Address):
+        return address if parsed is None else str(parsed)
+    if parsed in TRANSLATED:
+        return str(IPv4Address(int(parsed) & 0xFFFF_FFFF))
+    return str(IPv6Network((int(parsed), SITE_BITS), strict=False))
+
+
 def trusted_proxies() -> tuple[Network, ...]:
     """Return `settings.TRUSTED_PROXIES`, parsed.
 
     Raises:
         ImproperlyConfigured: An entry is neither an address nor a network.
     """
-    return _parsed(tuple(settings.TRUSTED_PROXIES))
+    return _settled_proxies()
 
 
-@lru_cache(maxsize=8)
-def _parsed(texts: tuple[str, ...]) -> tuple[Network, ...]:
+def _parsed() -> tuple[Network, ...]:
     networks = []
-    for text in texts:
+    for text in settings.TRUSTED_PROXIES:
         network = parse_network(text)
         if network is None:
             raise ImproperlyConfigured(f"TRUSTED_PROXIES: {text!r} is not an address or network")
         networks.append(network)
     return tuple(networks)
+
+
+_settled_proxies: Final = Settled(_parsed)
 
 
 def of_scope(scope: dict[str, Any]) -> str:

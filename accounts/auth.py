@@ -1,4 +1,4 @@
-"""Who is calling: resolved once at the edge, passed inward as a value.
+"""Authentication of API calls: resolved once at the edge, passed inward as a value.
 
 A process remembers what it resolved for at most `KEEP_S`, keyed by the SHA-256 of the whole
 token. Disabling, banning and the like announce "credentials", which empties every memory.
@@ -15,7 +15,9 @@ from django.http import HttpRequest
 from ninja.security.http import HttpAuthBase
 
 from accounts import addresses, credentials
-from accounts.credentials import NOTHING, Principal, Standing
+from accounts.credentials import NOTHING, CredentialStanding, Principal
+from accounts.models import KEY_PREFIX
+from airi_server.kernel import context
 from airi_server.kernel.errors import Forbidden, Unauthorized
 from airi_server.runtime.published import Published
 
@@ -25,8 +27,17 @@ KEEP_S: Final = 10.0
 KEEP_REFUSED_S: Final = 2.0
 MAX_KEPT: Final = 10_000
 MAX_HEADER: Final = 4096
+QUOTES: Final = "\"'`"
+OTHERS: Final = ("sk-", "AIza", "gsk_", "hf_", "xai-", "r8_")
+"""How keys of other providers begin: one was left in the client's configuration."""
+INVALID: Final = (
+    "This API key is not valid: it is unknown, disabled or expired, or its account may not be used."
+)
+EXPECTED: Final = (
+    f"Expected: 'Authorization: Bearer {KEY_PREFIX}…', with an API key of this server."
+)
 
-Kept = dict[bytes, tuple[float, Standing]]
+Kept = dict[bytes, tuple[float, CredentialStanding]]
 
 
 class Memory:
@@ -42,11 +53,11 @@ class Memory:
         self.standing: Kept = {}
         self.refused: Kept = {}
 
-    def recall(self, digest: bytes) -> Standing | None:
+    def recall(self, digest: bytes) -> CredentialStanding | None:
         kept = self.standing.get(digest) or self.refused.get(digest)
         return kept[1] if kept is not None and kept[0] > monotonic() else None
 
-    def keep(self, digest: bytes, standing: Standing, *, until: float) -> None:
+    def keep(self, digest: bytes, standing: CredentialStanding, *, until: float) -> None:
         self.standing.pop(digest, None)
         self.refused.pop(digest, None)
         kept = self.refused if standing.principal is None else self.standing
@@ -70,7 +81,8 @@ async def authenticate(authorization: str | None, *, address: str) -> Principal:
         address: Where the call comes from (`address_of`).
 
     Raises:
-        Unauthorized: Whatever is wrong with the credential; the answer does not say what.
+        Unauthorized: It says what is wrong with the header as it stands, and nothing of what we
+            know about a key.
         Forbidden: The key does not work from this address.
         psycopg.OperationalError, PoolTimeout: The database is away.
     """
@@ -81,13 +93,20 @@ async def authenticate(authorization: str | None, *, address: str) -> Principal:
     standing = memory.recall(digest)
     if standing is None:
         standing = await _resolve(token, digest, memory)
-    return _admit(standing, address)
+    return _admit(standing, token, address)
 
 
-async def _resolve(token: str, digest: bytes, memory: Memory) -> Standing:
+async def _resolve(token: str, digest: bytes, memory: Memory) -> CredentialStanding:
     kind = credentials.kind_of(token)
     if kind is None:
-        return NOTHING
+        token = _bare(token)
+        kind = credentials.kind_of(token)
+        if kind is None:
+            return NOTHING
+        digest = sha256(token.encode("ascii")).digest()
+        standing = memory.recall(digest)
+        if standing is not None:
+            return standing
     at, started = datetime.now(UTC), monotonic()
     standing = await kind.resolve(token, at=at)
     keep_s = KEEP_REFUSED_S if standing.principal is None else KEEP_S
@@ -101,37 +120,68 @@ def authenticate_sync(authorization: str | None, *, address: str, at: datetime) 
     """Return the caller, read with the ORM and not remembered. Otherwise like `authenticate`.
 
     Raises:
-        Unauthorized: Whatever is wrong with the credential; the answer does not say what.
+        Unauthorized: As `authenticate`.
         Forbidden: The key does not work from this address.
     """
     token = _token_of(authorization)
     _ascii(token)
+    token = _bare(token)
     kind = credentials.kind_of(token)
-    return _admit(NOTHING if kind is None else kind.resolve_sync(token, at=at), address)
+    standing = NOTHING if kind is None else kind.resolve_sync(token, at=at)
+    return _admit(standing, token, address)
 
 
 def _token_of(authorization: str | None) -> str:
-    if authorization is None or len(authorization) > MAX_HEADER:
-        raise Unauthorized("Unauthorized")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthorized("Unauthorized")
-    return token
+    if not authorization or authorization.isspace():
+        raise Unauthorized(f"There is no Authorization header. {EXPECTED}")
+    if len(authorization) > MAX_HEADER:
+        raise Unauthorized(f"The Authorization header is too long. {EXPECTED}")
+    parts = authorization.split(None, 1)
+    if parts[0].lower() != "bearer":
+        raise Unauthorized(f"The Authorization header does not begin with 'Bearer'. {EXPECTED}")
+    if len(parts) != 2:
+        raise Unauthorized(f"There is no key behind 'Bearer'. {EXPECTED}")
+    return parts[1]
+
+
+def _bare(token: str) -> str:
+    """Return a token without the blanks and the quotes that were pasted with it.
+
+    No kind of credential has any in it, so this is only asked of what none recognizes.
+    """
+    bare = token.strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in QUOTES:
+        bare = bare[1:-1].strip()
+    return bare
 
 
 def _ascii(token: str) -> bytes:
     try:
         return token.encode("ascii")
     except UnicodeEncodeError:
-        raise Unauthorized("Unauthorized") from None
+        raise Unauthorized(f"The key has characters that no key has. {EXPECTED}") from None
 
 
-def _admit(standing: Standing, address: str) -> Principal:
+def _admit(standing: CredentialStanding, token: str, address: str) -> Principal:
     if standing.principal is None:
-        raise Unauthorized("Unauthorized")
+        raise Unauthorized(_refusal_of(_bare(token)))
     if standing.networks is not None and not addresses.is_listed(address, standing.networks):
+        context.refused().is_of(standing.principal.user_id, standing.principal.api_key_id)
         raise Forbidden("This key may not be used from this address.")
     return standing.principal
+
+
+def _refusal_of(token: str) -> str:
+    """Say what a token looks like. One in our form is never said to exist, or to have existed."""
+    if credentials.kind_of(token) is not None:
+        return INVALID
+    if token.startswith(KEY_PREFIX):
+        return f"This API key is not whole, or was changed: one is {credentials.FORM}."
+    if token[:7].lower() == "bearer ":
+        return f"The Authorization header has 'Bearer' twice. {EXPECTED}"
+    if token.startswith(OTHERS):
+        return f"This is a key of another provider. {EXPECTED}"
+    return f"This is no API key of this server. {EXPECTED}"
 
 
 def address_of(request: HttpRequest) -> str:

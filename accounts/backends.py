@@ -1,4 +1,4 @@
-"""Logging in with a password, for people who are not banned."""
+"""Authentication backend for passwords; somebody who is banned does not get in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a credential stands for: the principal, the rule that decides, and each kind of token."""
+"""Credentials: the kinds of token, the principal each stands for, and the rule that decides."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ TOUCH_EVERY: Final = timedelta(seconds=60)
 PUBLIC_ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 40
 KEY_LENGTH: Final = len(KEY_PREFIX) + PUBLIC_ID_LENGTH + SECRET_LENGTH
+FORM: Final = f"'{KEY_PREFIX}' and {PUBLIC_ID_LENGTH + SECRET_LENGTH} letters and digits"
 BASE62: Final = frozenset(ids.BASE62_ALPHABET)
 
 _authenticate_key_sql = resources.read_text("accounts", "sql/authenticate_key.sql")
@@ -49,7 +50,7 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CredentialStanding:
     """What a token is worth now: nothing, or a principal at some addresses.
 
     Attributes:
@@ -62,19 +63,19 @@ class Standing:
     changes_at: float | None = None
 
 
-NOTHING: Final = Standing()
+NOTHING: Final = CredentialStanding()
 
 
-class Kind(Protocol):
+class CredentialKind(Protocol):
     """A kind of credential. What one kind recognizes no other is asked about."""
 
     def recognizes(self, token: str) -> bool: ...
 
-    async def resolve(self, token: str, *, at: datetime) -> Standing:
+    async def resolve(self, token: str, *, at: datetime) -> CredentialStanding:
         """Look the token up on the hot path, in at most one round trip."""
         ...
 
-    def resolve_sync(self, token: str, *, at: datetime) -> Standing:
+    def resolve_sync(self, token: str, *, at: datetime) -> CredentialStanding:
         """Look the token up with the ORM; the same answer."""
         ...
 
@@ -108,7 +109,9 @@ COLUMNS: Final = tuple(
 )
 
 
-def standing_of(stored: StoredKey | None, *, secret_hash: bytes, at: datetime) -> Standing:
+def standing_of(
+    stored: StoredKey | None, *, secret_hash: bytes, at: datetime
+) -> CredentialStanding:
     """Decide what a presented key is worth. The one rule, however the row was read."""
     if stored is None or not hmac.compare_digest(stored.secret_hash, secret_hash):
         return NOTHING
@@ -117,9 +120,9 @@ def standing_of(stored: StoredKey | None, *, secret_hash: bytes, at: datetime) -
     if stored.expires_at is not None and stored.expires_at <= at:
         return NOTHING
     if stored.banned and (stored.ban_expires_at is None or stored.ban_expires_at > at):
-        return Standing(changes_at=_epoch(stored.ban_expires_at))
+        return CredentialStanding(changes_at=_epoch(stored.ban_expires_at))
     expires_at = _epoch(stored.expires_at)
-    return Standing(_principal_of(stored, expires_at), _networks_of(stored), expires_at)
+    return CredentialStanding(_principal_of(stored, expires_at), _networks_of(stored), expires_at)
 
 
 def _principal_of(stored: StoredKey, expires_at: float | None) -> Principal:
@@ -159,14 +162,14 @@ class APIKeys:
             and BASE62.issuperset(token[len(KEY_PREFIX) :])
         )
 
-    async def resolve(self, token: str, *, at: datetime) -> Standing:
+    async def resolve(self, token: str, *, at: datetime) -> CredentialStanding:
         secret_hash = hash_of(token)
         params = {"public_id": public_id_of(token), "secret_hash": secret_hash, "at": at}
         rows = await database.fetch(_authenticate_key_sql, params)
         stored = StoredKey(*rows[0]) if rows else None
         return standing_of(stored, secret_hash=secret_hash, at=at)
 
-    def resolve_sync(self, token: str, *, at: datetime) -> Standing:
+    def resolve_sync(self, token: str, *, at: datetime) -> CredentialStanding:
         secret_hash = hash_of(token)
         keys = APIKey.objects.filter(public_id=public_id_of(token))
         row = keys.order_by("id").values_list(*COLUMNS).first()
@@ -197,9 +200,9 @@ def without_secret(text: str) -> str:
     return text[: len(KEY_PREFIX) + PUBLIC_ID_LENGTH]
 
 
-KINDS: Final[tuple[Kind, ...]] = (APIKeys(),)
+KINDS: Final[tuple[CredentialKind, ...]] = (APIKeys(),)
 
 
-def kind_of(token: str) -> Kind | None:
+def kind_of(token: str) -> CredentialKind | None:
     """Return the kind that recognizes the token, if any does."""
     return next((kind for kind in KINDS if kind.recognizes(token)), None)

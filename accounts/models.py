@@ -52,8 +52,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     """A person. `id` is opaque and what every other table calls them.
 
     A ban without an end lasts; one with an end is over at `ban_expires_at`, whatever `banned`
-    still says. `last_seen_at` is true to two minutes. Written by `accounts.users`, and the last
-    by `accounts.credentials`.
+    still says. Devices that were known before `devices_reset_at` are not any more. `last_seen_at`
+    is true to two minutes. Written by `accounts.users`, and the last by `accounts.credentials`.
     """
 
     id = models.TextField(primary_key=True, default=ids.nanoid, editable=False)
@@ -66,6 +66,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     ban_expires_at = models.DateTimeField(null=True, blank=True)
     is_staff = models.BooleanField("may enter the admin", default=False)
     is_active = models.BooleanField("may log in and call", default=True)
+    devices_reset_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_seen_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()

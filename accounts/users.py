@@ -1,7 +1,8 @@
-"""People: how they come to be, and how they are kept out.
+"""Users: created, changed, banned, deleted.
 
 Whoever is banned loses every credential at once; sessions end because the authentication
-backend (`accounts.backends`) looks at the ban on every request.
+backend (`accounts.backends`) looks at the ban on every request. Whatever keeps somebody out makes
+the devices unknown that were known until then (`accounts.devices`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, Value, When
 from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
@@ -123,6 +124,17 @@ def with_email(email: str) -> User | None:
         return None
 
 
+def as_compared(email: str) -> str:
+    """Return an address as the database compares it: what is one user's is one text.
+
+    Python's lower case is another one: of `İ` it makes two letters, PostgreSQL an `i`.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT lower(%s)", [email])
+        (compared,) = cursor.fetchone()
+    return str(compared)
+
+
 def emails_of(user_ids: Collection[str]) -> dict[str, str]:
     """Return the addresses of those users that still exist, by their id, in one query."""
     return dict(User.objects.filter(pk__in=set(user_ids)).values_list("pk", "email"))
@@ -145,14 +157,14 @@ def verify(*, user_id: str, at: datetime) -> None:
 
 
 def set_password(*, user_id: str, password: str, at: datetime) -> None:
-    """Replace the password; every session of the user ends.
+    """Replace the password; every session of the user ends, and no device is known any more.
 
     Raises:
         WeakPassword: Nothing was changed.
         NotFound: There is no such user.
     """
     _check_password(password)
-    _update(user_id, password=make_password(password), updated_at=at)
+    _update(user_id, password=make_password(password), devices_reset_at=at, updated_at=at)
 
 
 def change(*, user_id: str, at: datetime, **columns: Unpack[UserColumns]) -> None:
@@ -169,6 +181,8 @@ def change(*, user_id: str, at: datetime, **columns: Unpack[UserColumns]) -> Non
         _check_email(columns["email"])
         is_same = Exact(Lower("email"), Lower(Value(columns["email"])))
         follow["email_verified"] = Case(When(is_same, then="email_verified"), default=False)
+    if columns.get("is_active") is False:
+        follow["devices_reset_at"] = at
     with _refusing_emails(), transaction.atomic():
         _update(user_id, **columns, **follow, updated_at=at)
         published.announce("credentials")
@@ -186,7 +200,14 @@ def ban(*, user_id: str, reason: str, until: datetime | None, at: datetime) -> N
     if until is not None and until <= at:
         raise InvalidRequest("A ban must end in the future.", param="until")
     with transaction.atomic():
-        _update(user_id, banned=True, ban_reason=reason, ban_expires_at=until, updated_at=at)
+        _update(
+            user_id,
+            banned=True,
+            ban_reason=reason,
+            ban_expires_at=until,
+            devices_reset_at=at,
+            updated_at=at,
+        )
         published.announce("credentials")
 
 

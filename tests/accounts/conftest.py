@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 from django.contrib.auth.models import Permission
 
-from airi_server.kernel import database, notify, redis
+from airi_server.kernel import database, pubsub, redis
 from airi_server.runtime import published
 from tests.factories import accounts as make
 
@@ -12,13 +12,13 @@ from tests.factories import accounts as make
 @pytest_asyncio.fixture
 async def hot_loop(transactional_db):
     """A loop as the entry prepares it, subscribed to hints; its links close with the test."""
-    notify.listen()
+    pubsub.listen()
     async with asyncio.timeout(5):
-        while not notify._subscribers.get().is_up:
+        while not pubsub._subscribers.get().is_up:
             await asyncio.sleep(0.01)
     await published.refresh()
     yield
-    await notify.close()
+    await pubsub.close()
     await redis.close()
     await database.close()
 

@@ -1,3 +1,5 @@
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
@@ -44,8 +46,33 @@ class TestAllowList:
 
     @given(st.text(max_size=80))
     def test_any_text_is_read_or_refused(self, text):
-        addresses.parse_network(text)
-        addresses.parse_address(text)
+        assert isinstance(addresses.parse_network(text), IPv4Network | IPv6Network | None)
+        assert isinstance(addresses.parse_address(text), IPv4Address | IPv6Address | None)
+
+
+class TestCallerOf:
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("203.0.113.9", "203.0.113.9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("64:ff9b::203.0.113.9", "203.0.113.9"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("2001:DB8:1:2:FFFF:FFFF:FFFF:FFFF", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("::1", "::/64"),
+            ("", ""),
+            ("testclient", "testclient"),
+        ],
+    )
+    def test_is_an_ipv4_address_or_the_64_of_an_ipv6_one(self, address, expected):
+        assert addresses.caller_of(address) == expected
+
+    @given(st.text(max_size=80))
+    def test_of_any_text_is_something(self, text):
+        assert isinstance(addresses.caller_of(text), str)
 
 
 class TestClientOf:
@@ -89,5 +116,7 @@ class TestClientOf:
             addresses.trusted_proxies()
 
     @given(st.text(max_size=200))
-    def test_any_header_is_survived(self, forwarded):
-        addresses.client_of(peer="10.0.0.1", forwarded=forwarded)
+    def test_any_header_leads_to_an_address(self, forwarded):
+        named = addresses.client_of(peer="10.0.0.1", forwarded=forwarded)
+
+        assert addresses.parse_address(named) is not None

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 from django.test import RequestFactory, override_settings
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 
 from accounts import auth
 from accounts.auth import Memory, address_of, authenticate, authenticate_sync
-from accounts.models import APIKey
+from accounts.models import APIKey, User
 from airi_server.kernel import database
 from airi_server.kernel.errors import Forbidden, Unauthorized
 from airi_server.kernel.threads import in_thread
+from tests.accounts.test_credentials import wrong_secret
 from tests.factories import accounts as make
 
 HOME = "192.0.2.1"
@@ -42,11 +44,8 @@ class TestAddresses:
         with pytest.raises(Forbidden):
             await call(token, HOME)
 
-    async def test_the_database_being_away_is_no_refusal(self, token, hot_loop, monkeypatch):
-        async def away(*_args):
-            raise database.AWAY[0]
-
-        monkeypatch.setattr(database, "fetch", away)
+    async def test_the_database_being_away_is_no_refusal(self, database_line, token, hot_loop):
+        database_line.cut()
 
         with pytest.raises(database.AWAY):
             await authenticate(f"Bearer {token}", address=HOME)
@@ -83,8 +82,15 @@ class TestHeader:
             "Bearer ",
             "Bearer  " + KEY[:-1],
             f"Basic {KEY}",
-            f"Bearer\t{KEY}",
-            f" Bearer {KEY}",
+            f"Bearer\t{KEY[:-1]}",
+            f" Bearer {KEY[:-1]}",
+            f"Bearer{KEY}",
+            f"Bearer Bearer {KEY}",
+            f'Bearer "{KEY}',
+            f"Bearer \"{KEY}'",
+            f"Bearer \"'{KEY}'\"",
+            'Bearer "',
+            'Bearer ""',
             f"Bearer {KEY},Bearer {KEY}",
             f"Bearer {KEY} {KEY}",
             "Bearer \x00",
@@ -120,10 +126,79 @@ class TestHeader:
         assert principal.api_key_id == key.public_id
 
     @pytest.mark.django_db
-    def test_two_spaces_are_one_too_many(self):
-        _, token = make.api_key()
+    @pytest.mark.parametrize(
+        "pasted",
+        ["Bearer  {}", "Bearer\t{}", "Bearer {} ", " bearer {}", 'Bearer "{}"', "Bearer '{}'",
+         "Bearer `{}`", 'BEARER  " {} "\t'],
+    )  # fmt: skip
+    def test_blanks_and_quotes_around_a_key_are_not_part_of_it(self, pasted):
+        key, token = make.api_key()
 
-        assert refuses(f"Bearer  {token}")
+        plain = authenticate_sync(pasted.format(token), address=HOME, at=make.NOW)
+
+        assert plain.api_key_id == key.public_id
+        with pytest.raises(Unauthorized):
+            authenticate_sync(pasted.format(wrong_secret(token)), address=HOME, at=make.NOW)
+
+
+def said_of(header):
+    """Return what both ways say of a header, which is the same."""
+    with pytest.raises(Unauthorized) as plain:
+        authenticate_sync(header, address=HOME, at=make.NOW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auth.CREDENTIALS, "current", Memory)
+        with pytest.raises(Unauthorized) as hot:
+            asyncio.run(authenticate(header, address=HOME))
+    assert plain.value.message == hot.value.message
+    return plain.value.message
+
+
+class TestWhatIsSaid:
+    @pytest.mark.parametrize(
+        ("header", "said"),
+        [
+            (None, "There is no Authorization header."),
+            ("  ", "There is no Authorization header."),
+            (f"Basic {KEY}", "The Authorization header does not begin with 'Bearer'."),
+            (KEY, "The Authorization header does not begin with 'Bearer'."),
+            ("Bearer ", "There is no key behind 'Bearer'."),
+            (f"Bearer Bearer {KEY}", "The Authorization header has 'Bearer' twice."),
+            ("Bearer sk-proj-abc123", "This is a key of another provider."),
+            ("Bearer 'sk-ant-api03-abc'", "This is a key of another provider."),
+            ("Bearer eyJhbGciOi.eyJzdWIi.c2ln", "This is no API key of this server."),
+            ("Bearer ключ", "The key has characters that no key has."),
+            ("Bearer " + "a" * 5_000, "The Authorization header is too long."),
+        ],
+    )
+    def test_names_what_is_wrong_and_what_is_expected(self, header, said):
+        assert said_of(header) == f"{said} {auth.EXPECTED}"
+
+    @pytest.mark.parametrize("token", [KEY[:-1], KEY + "a", KEY[:-1] + "!", "sk-airi-nobody"])
+    def test_of_a_key_of_ours_that_is_not_whole_says_what_one_looks_like(self, token):
+        assert said_of(f"Bearer {token}") == (
+            "This API key is not whole, or was changed: "
+            "one is 'sk-airi-' and 52 letters and digits."
+        )
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("fate", ["unknown", "secret", "disabled", "expired", "banned"])
+    def test_of_a_key_in_our_form_is_the_same_whatever_became_of_it(self, fate):
+        key, token = make.api_key()
+        later = make.NOW + timedelta(hours=1)
+        changes = {"disabled": {"disabled_at": later}, "expired": {"expires_at": later}}
+        APIKey.objects.filter(pk=key.pk).update(**changes.get(fate, {"name": "x"}))
+        if fate == "banned":
+            User.objects.filter(pk=key.user_id).update(banned=True)
+        given = {"unknown": KEY, "secret": wrong_secret(token)}.get(fate, token)
+
+        with pytest.raises(Unauthorized) as refused:
+            authenticate_sync(f"Bearer {given}", address=HOME, at=later)
+
+        assert refused.value.message == auth.INVALID
+
+    def test_repeats_nothing_of_a_key(self):
+        for token in ("sk-proj-canary4711", "sk-airi-canary4711", "canary4711", "ü-canary4711"):
+            assert "canary" not in said_of(f"Bearer {token}")
 
 
 class TestAddressOf:
@@ -150,6 +225,26 @@ class TestAddressOf:
 
         with override_settings(TRUSTED_PROXIES=["10.0.0.0/8"]), pytest.raises(Forbidden):
             auth.KeyAuth()(request)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.asyncio
+class TestPasted:
+    async def test_a_key_is_recalled_like_any_other(self, token, hot_loop):
+        first = await call(token, HOME)
+        before = database.round_trips
+
+        for pasted in (f" {token}", f'"{token}"', f"'{token} '"):
+            assert await call(pasted, HOME) is first
+
+        assert database.round_trips == before
+
+    async def test_a_key_that_comes_first_is_known_by_its_own_name(self, token, hot_loop):
+        first = await call(f'"{token}"', HOME)
+        before = database.round_trips
+
+        assert await call(token, HOME) is first
+        assert database.round_trips == before
 
 
 @pytest.mark.django_db(transaction=True)

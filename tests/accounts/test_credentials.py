@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 
 from accounts import credentials, keys, users
-from accounts.credentials import NOTHING, APIKeys, Standing
+from accounts.credentials import NOTHING, APIKeys, CredentialStanding
 from accounts.models import APIKey, User
 from airi_server.kernel import database
 from tests.factories import accounts as make
@@ -105,7 +105,7 @@ class TestDecision:
             expires_at=LATER.timestamp(),
         )
         networks = (ip_network("10.0.0.0/8"),)
-        expected = Standing(principal, networks, LATER.timestamp())
+        expected = CredentialStanding(principal, networks, LATER.timestamp())
 
         assert both(token) == (expected, expected)
 

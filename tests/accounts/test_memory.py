@@ -10,7 +10,7 @@ from django.conf import settings
 
 from accounts import auth, keys, users
 from accounts.auth import Memory, Principal, authenticate
-from accounts.credentials import NOTHING, Standing
+from accounts.credentials import NOTHING, CredentialStanding
 from accounts.models import APIKey
 from airi_server.kernel import database
 from airi_server.kernel.errors import Unauthorized
@@ -19,7 +19,7 @@ from airi_server.runtime import published
 from tests.accounts.test_credentials import wrong_secret
 from tests.factories import accounts as make
 
-GOOD = Standing(principal=Principal("u", *[None] * 9))
+GOOD = CredentialStanding(principal=Principal("u", *[None] * 9))
 
 
 async def call(token):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from accounts import standings
-from accounts.standings import Caller
+from accounts import revalidation
+from accounts.revalidation import Caller
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from tests.accounts.test_credentials import NOW, TABLE, change
@@ -25,7 +25,7 @@ async def test_fall_when_their_key_would_be_refused(hot_loop, case):
     key, _token = await in_thread(make.api_key)()
     await in_thread(happen)(key)
 
-    fallen = await standings.fallen({caller_of(key)}, at=NOW)
+    fallen = await revalidation.fallen({caller_of(key)}, at=NOW)
 
     assert fallen == (set() if stands else {caller_of(key)})
 
@@ -37,7 +37,7 @@ async def test_fall_one_by_one(hot_loop):
     foreign = caller_of(good, user_id="somebody")
     before = database.round_trips
 
-    fallen = await standings.fallen({caller_of(good), caller_of(bad), unknown, foreign}, at=NOW)
+    fallen = await revalidation.fallen({caller_of(good), caller_of(bad), unknown, foreign}, at=NOW)
 
     assert fallen == {caller_of(bad), unknown, foreign}
     assert database.round_trips == before + 1
@@ -47,6 +47,6 @@ async def test_fall_where_the_key_may_not_be_used_any_more(hot_loop):
     key, _token = await in_thread(make.api_key)()
     await in_thread(change)(key, allowed_addresses=["10.0.0.0/24"])
 
-    fallen = await standings.fallen({caller_of(key), caller_of(key, address="10.1.0.1")}, at=NOW)
+    fallen = await revalidation.fallen({caller_of(key), caller_of(key, address="10.1.0.1")}, at=NOW)
 
     assert fallen == {caller_of(key, address="10.1.0.1")}

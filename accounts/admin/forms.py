@@ -13,7 +13,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts import addresses
 from accounts.models import APIKey, User
-from airi_server.pages.forms import dress
+from airi_server.pages.forms import style
 
 MAX_LISTED: Final = 100
 """What a list of a key may hold; the database insists."""
@@ -140,7 +140,7 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        dress(self)
+        style(self)
 
     def clean_allowed_addresses(self) -> list[str]:
         texts: list[str] = self.cleaned_data["allowed_addresses"]

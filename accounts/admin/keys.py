@@ -24,12 +24,12 @@ from django.utils.html import format_html
 from unfold.enums import ActionVariant
 
 from accounts import keys, users
+from accounts.admin.base import EditPages, instant, state_of
+from accounts.admin.forms import KEY_FIELDS, KeyForm, NewKeyForm, ReasonForm
 from accounts.credentials import BASE62, without_secret
-from accounts.edit_pages import EditPages, action, column, instant
-from accounts.forms import KEY_FIELDS, KeyForm, NewKeyForm, ReasonForm
 from accounts.models import KEY_PREFIX, APIKey, User
-from accounts.standing import state_of
 from airi_server.kernel.errors import Forbidden, NotFound
+from airi_server.pages.columns import action, display
 
 
 class KeyPages(EditPages):
@@ -73,12 +73,12 @@ class KeyPages(EditPages):
         """Let operators manage their own keys, as they may outside of the console."""
         return user.pk == request.user.pk or super().may_touch(request, user)
 
-    @column(description="owner")
+    @display(description="owner")
     def owner(self, key: APIKey) -> str:
         page = reverse("admin:accounts_user_change", args=[quote(key.user_id)])
         return format_html('<a class="text-link" href="{}">{}</a>', page, key.user.email)
 
-    @column(
+    @display(
         description="state", label={"Works": "success", "Disabled": "danger", "Expired": "warning"}
     )
     def state(self, key: APIKey) -> str:
@@ -134,7 +134,7 @@ class KeyPages(EditPages):
 
         form = NewKeyForm(request.POST or None, initial={"owner": request.GET.get("owner", "")})
         why = "The key is shown once, on the next page."
-        return self.ask(request, form, act, title="Add API key", why=why, back=self.list_page())
+        return self.confirm(request, form, act, title="Add API key", why=why, back=self.list_page())
 
     def _create(self, request: HttpRequest, cleaned: dict[str, Any], at: datetime) -> HttpResponse:
         owner = users.with_email(cleaned.pop("owner"))
@@ -160,13 +160,14 @@ class KeyPages(EditPages):
             request,
             "admin/accounts/apikey/created.html",
             context,
-            headers={"Cache-Control": "no-store"},
+            # A reload redirects there, and makes no second key.
+            headers={"Cache-Control": "no-store", "Content-Location": self.page_of(key)},
         )
 
-    def around(self, request: HttpRequest, row: APIKey) -> dict[str, Any]:
+    def extra_context(self, request: HttpRequest, row: APIKey) -> dict[str, Any]:
         whose = f"?q={row.user_id}"
         return {
-            **super().around(request, row),
+            **super().extra_context(request, row),
             "links": self.links(
                 request,
                 (
@@ -217,7 +218,7 @@ class KeyPages(EditPages):
             "What it spent stays in the ledger. To keep the choice, disable it instead."
         )
         form = ReasonForm(request.POST or None)
-        return self.ask(request, form, act, title="Delete", why=why, back=self.page_of(key))
+        return self.confirm(request, form, act, title="Delete", why=why, back=self.page_of(key))
 
     @action(
         description="Disable",
@@ -239,7 +240,7 @@ class KeyPages(EditPages):
             return redirect(self.page_of(key))
 
         then = "will be refused at once, until it is enabled again" if disabled else "works again"
-        return self.ask(
+        return self.confirm(
             request,
             ReasonForm(request.POST or None),
             act,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from accounts.key_pages import KeyPages
+from accounts.admin.keys import KeyPages
+from accounts.admin.users import UserPages
 from accounts.models import APIKey, User
-from accounts.user_pages import UserPages
 
 admin.site.register(User, UserPages)
 admin.site.register(APIKey, KeyPages)

@@ -1,4 +1,4 @@
-"""Callers who stay, as sockets do: looked at again without the secret they came with."""
+"""Re-check the keys of open sockets against the database, without the secret they came with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from accounts import addresses, credentials
-from accounts.credentials import Standing, StoredKey
+from accounts.credentials import CredentialStanding, StoredKey
 from airi_server.kernel import database, resources
 
 _READ_STANDINGS_SQL: Final = resources.read_text("accounts", "sql/read_standings.sql")
@@ -42,7 +42,7 @@ async def fallen(callers: Collection[Caller], *, at: datetime) -> set[Caller]:
     return {c for c in callers if not _stands(c, standings.get(c.api_key_id))}
 
 
-def _stands(caller: Caller, standing: Standing | None) -> bool:
+def _stands(caller: Caller, standing: CredentialStanding | None) -> bool:
     if standing is None or standing.principal is None:
         return False
     if standing.principal.user_id != caller.user_id:

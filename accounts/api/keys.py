@@ -1,14 +1,13 @@
-"""Shapes of `/api/v1/keys`.
-
-Plain pydantic models: ninja's own `Schema` reads attributes, and would validate a strict model
-twice.
-"""
+"""`/api/v1/keys`: a user's own API keys."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
+from django.http import HttpResponse
+from django.utils import timezone
+from ninja import Router, Status
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,8 +18,10 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from accounts import keys
+from accounts.auth import AuthedRequest
 from accounts.models import APIKey
-from airi_server.kernel.schemas import Instant
+from airi_server.kernel.schemas import ErrorBody, Instant
 
 MAX_FLUX: Final = 2**53 - 1  # what JavaScript counts exactly
 LIMIT: Final = "limit_"
@@ -37,7 +38,10 @@ def _instant(value: Any) -> Any:
     """Read ISO 8601 with an offset; strict mode would refuse every string."""
     if not isinstance(value, str):
         return value
-    instant = datetime.fromisoformat(value)
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a time in ISO 8601, like 2030-01-31T12:00:00Z") from None
     if instant.tzinfo is None:
         raise ValueError("must have an offset, like 2030-01-31T12:00:00Z")
     try:
@@ -152,3 +156,53 @@ class NewKeyOut(KeyOut):
     """The answer to making a key: the only time the whole key is shown."""
 
     key: Annotated[str, Field(repr=False)]
+
+
+router = Router(tags=["API keys"], by_alias=True)
+
+REFUSALS: Final[dict[int, Any]] = {401: ErrorBody, 403: ErrorBody}
+
+
+@router.get("", response={200: list[KeyOut], **REFUSALS})
+def list_keys(request: AuthedRequest) -> Any:
+    """List your keys, newest first. Secrets are not kept and cannot be shown again."""
+    return [KeyOut.of(key) for key in keys.of_user(request.auth.user_id)]
+
+
+@router.post("", response={201: NewKeyOut, 400: ErrorBody, **REFUSALS, 409: ErrorBody})
+def create_key(request: AuthedRequest, response: HttpResponse, payload: KeyIn) -> Any:
+    """Make a key. `key` in the answer is the only time you see it.
+
+    A key with limits, an expiry or allow-lists cannot make, change or delete keys.
+    """
+    _ensure_may_manage(request)
+    made, plaintext = keys.create(
+        user_id=request.auth.user_id, at=timezone.now(), **payload.named()
+    )
+    response["Cache-Control"] = "no-store"
+    return Status(201, NewKeyOut.of(made, key=plaintext))
+
+
+@router.patch("/{id}", response={200: KeyOut, 400: ErrorBody, **REFUSALS, 404: ErrorBody})
+def change_key(request: AuthedRequest, id: str, payload: KeyPatch) -> Any:  # noqa: A002  its name on the wire
+    """Change a key; what you do not name stays as it is. Disabling is final.
+
+    Null removes a limit or the expiry; an empty list allows everything.
+    """
+    _ensure_may_manage(request)
+    changed = keys.change(
+        user_id=request.auth.user_id, public_id=id, at=timezone.now(), **payload.named()
+    )
+    return KeyOut.of(changed)
+
+
+@router.delete("/{id}", response={204: None, **REFUSALS, 404: ErrorBody})
+def delete_key(request: AuthedRequest, id: str) -> Any:  # noqa: A002  its name on the wire
+    """Delete a key. Whatever uses it is refused from now on."""
+    _ensure_may_manage(request)
+    keys.delete(user_id=request.auth.user_id, public_id=id)
+    return Status(204, None)
+
+
+def _ensure_may_manage(request: AuthedRequest) -> None:
+    keys.ensure_may_manage(user_id=request.auth.user_id, public_id=request.auth.api_key_id)

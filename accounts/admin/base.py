@@ -1,4 +1,4 @@
-"""What the pages of people and of their keys have in common.
+"""Base of the staff pages of people and keys: keyset lists, edits, confirmed actions.
 
 Lists that walk no table, edits told from what to what, and actions on several rows that ask
 first and happen to all of them or to none.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from django import forms
@@ -21,14 +21,31 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import NoReverseMatch, reverse
-from unfold import decorators
 
 from accounts import credentials, operators
-from accounts.forms import changes_of
-from accounts.models import User
+from accounts.admin.forms import changes_of
+from accounts.models import APIKey, User
 from airi_server.kernel.errors import DomainError
+from airi_server.pages.columns import display
 from airi_server.pages.operators import OperatorAdmin
 from airi_server.runtime import audit
+
+
+def standing_of(user: User, at: datetime) -> str:
+    """Say in words whether somebody is let in."""
+    if user.is_banned(at):
+        end = user.ban_expires_at
+        until = f"until {end:%Y-%m-%d %H:%M} UTC" if end else "for good"
+        return f"Banned {until}"
+    return "In good standing" if user.is_active else "Switched off"
+
+
+def state_of(key: APIKey, at: datetime) -> str:
+    """Say in a word whether a key works, as far as it depends on the key."""
+    if key.disabled_at is not None:
+        return "Disabled"
+    return "Expired" if key.expires_at is not None and key.expires_at <= at else "Works"
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,20 +54,10 @@ HISTORY: Final = 20
 """What was done to a row, as far as its own page tells."""
 
 
-def action(**options: Any) -> Callable[[F], F]:
-    """Mark a page as an action of unfold's, whose decorator has no types."""
-    return cast("Callable[[F], F]", decorators.action(**options))
-
-
-def column(**options: Any) -> Callable[[F], F]:
-    """Mark a method as a column of unfold's, whose decorator has no types."""
-    return cast("Callable[[F], F]", decorators.display(**options))
-
-
 def instant(name: str, title: str) -> Callable[[Any, Model], str | None]:
     """Return a column for a time, short enough to stay on one line."""
 
-    @column(description=title)
+    @display(description=title)
     def shown(_pages: Any, row: Model) -> str | None:
         at: datetime | None = getattr(row, name)
         return f"{at:%Y-%m-%d %H:%M}" if at else None
@@ -58,7 +65,7 @@ def instant(name: str, title: str) -> Callable[[Any, Model], str | None]:
     return shown
 
 
-class Link(NamedTuple):
+class PageLink(NamedTuple):
     """A way to another page, for those who may open it."""
 
     title: str
@@ -132,7 +139,7 @@ class EditPages(OperatorAdmin):
         if message:
             super().log_change(request, obj, message)
 
-    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+    def extra_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return {
             "title": str(row),
             "subtitle": None,
@@ -146,7 +153,7 @@ class EditPages(OperatorAdmin):
     def page_of(self, row: Model) -> str:
         return reverse(f"admin:accounts_{self.opts.model_name}_change", args=[quote(row.pk)])
 
-    def links(self, request: HttpRequest, *wanted: tuple[str, str, str, str]) -> list[Link]:
+    def links(self, request: HttpRequest, *wanted: tuple[str, str, str, str]) -> list[PageLink]:
         """Return links that the operator may follow, of pages that there are.
 
         Each is wanted as a title, the permission that it needs, the name of the page, and what
@@ -157,7 +164,7 @@ class EditPages(OperatorAdmin):
             if not request.user.has_perm(permission):
                 continue
             try:
-                found.append(Link(title, reverse(f"admin:{page}") + query))
+                found.append(PageLink(title, reverse(f"admin:{page}") + query))
             except NoReverseMatch:
                 continue
         return found
@@ -188,7 +195,7 @@ class EditPages(OperatorAdmin):
 
         form = form_class(request.POST if "_apply" in request.POST else None)
         _remember(form, request.POST.getlist("action")[-1], [str(row.pk) for row in rows])
-        return self.ask(
+        return self.confirm(
             request,
             form,
             act_on_all,

@@ -37,4 +37,6 @@ def public_id_in(term: str) -> str | None:
 
 def has_customers() -> bool:
     """Return whether there is anybody who does not work here."""
-    return User.objects.filter(is_staff=False).exists()
+    # Along an index, where `exists` would walk the table past everybody who does.
+    people = User.objects.filter(is_staff=False).order_by("-created_at", "id")
+    return people.values_list("pk", flat=True).first() is not None
