@@ -3,14 +3,85 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
+from django.db.models import CheckConstraint, F, Func, Index, Q, UniqueConstraint
+from django.db.models.functions import Abs, Greatest, Least
+from django.db.models.lookups import (
+    Exact,
+    GreaterThanOrEqual,
+    LessThan,
+    LessThanOrEqual,
+)  # fmt: skip
 
-from billing.by_products import APIKeySpend, LLMRequestResult
+from billing.claims import agree, one_of
+from billing.grant_rows import FluxGrant, FluxGrantPerson
+from billing.usage.models import RefusalHour, RefusedRequest
+
+MAX_RESULT_BYTES = 65_536
+"""The longest answer that is kept for a replay."""
+
+
+class LLMRequestResult(models.Model):
+    """The answer to a request that carried an `Idempotency-Key`, kept for its replay."""
+
+    request = models.UUIDField(primary_key=True, db_column="request_id")
+    user_id = models.TextField()
+    body = models.BinaryField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "llm_request_result"
+        indexes = [Index(name="llm_request_result_age", fields=["created_at"])]
+        constraints = [
+            CheckConstraint(
+                name="llm_request_result_body_bounded",
+                condition=LessThanOrEqual(
+                    Func("body", function="octet_length", output_field=models.IntegerField()),
+                    MAX_RESULT_BYTES,
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request)
+
+
+class APIKeySpend(models.Model):
+    """Flux one API key debited on one UTC day: a sum over the ledger, kept in its transaction."""
+
+    pk = models.CompositePrimaryKey("user_id", "api_key_id", "day")
+    user_id = models.TextField()
+    api_key_id = models.TextField()
+    day = models.DateField()
+    flux = models.BigIntegerField()
+
+    class Meta:
+        db_table = "api_key_spend"
+        constraints = [
+            CheckConstraint(name="api_key_spend_flux_positive", condition=Q(flux__gt=0)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.api_key_id} {self.day}: {self.flux} flux"
+
 
 __all__ = [
-    "APIKeySpend", "FluxAccount", "FluxTransaction", "LLMRequestLog", "LLMRequestResult",
-    "PriceVersion",
+    "APIKeySpend", "FluxAccount", "FluxGrant", "FluxGrantPerson", "FluxTransaction",
+    "LLMRequestLog", "LLMRequestResult", "PriceVersion", "RefusalHour", "RefusedRequest",
 ]  # fmt: skip
+
+MAX_TOKENS = 100_000_000
+"""As in `billing.pricing`, which knows no database."""
+FAILED_OUTCOMES = (
+    "failed",
+    "shutdown",
+    "deadline",
+    "upstream_broken",
+    "upstream_stalled",
+    "upstream_error",
+    "server_error",
+    "orphaned",
+)
+"""All but `completed` and `client_gone`: whoever hangs up has not been failed."""
 
 
 class FluxAccount(models.Model):
@@ -18,8 +89,8 @@ class FluxAccount(models.Model):
 
     `balance` always equals the newest entry's `balance_after` and `held` the sum of the holds of
     the user's open requests. Written by `billing.ledger` and by the statements of
-    `billing.requests`, and by nothing else; `frozen` by `billing.freezes`, `deleted_at` by
-    `billing.closures`. `ledger_seq` is the newest entry's `user_seq`.
+    `billing.requests`, and by nothing else; `frozen` by `billing.account_state`, `deleted_at` by
+    `billing.account_state`. `ledger_seq` is the newest entry's `user_seq`.
     """
 
     user_id = models.TextField(primary_key=True)
@@ -43,7 +114,10 @@ class FluxAccount(models.Model):
         ]
         constraints = [
             CheckConstraint(name="user_flux_balance_not_negative", condition=Q(balance__gte=0)),
-            CheckConstraint(name="user_flux_held_not_negative", condition=Q(held__gte=0)),
+            CheckConstraint(
+                name="user_flux_held_and_seq_not_negative",
+                condition=GreaterThanOrEqual(Least("held", "ledger_seq"), 0),
+            ),
             CheckConstraint(
                 name="user_flux_held_covered_unless_frozen",
                 condition=Q(balance__gte=F("held")) | Q(frozen=True),
@@ -88,38 +162,41 @@ class FluxTransaction(models.Model):
         verbose_name = "ledger entry"
         verbose_name_plural = "ledger entries"
         constraints = [
+            # Below 0 it would not add up.
             CheckConstraint(
                 name="flux_transaction_amount_positive",
-                condition=Q(amount__gt=0) | Q(kind="initial", amount=0),
+                condition=Q(amount__gt=0) | Q(kind="initial"),
             ),
             CheckConstraint(
                 name="flux_transaction_balance_adds_up",
-                condition=Q(
-                    kind__in=("initial", "credit", "promo"),
-                    balance_after=F("balance_before") + F("amount"),
-                )
-                | Q(kind="debit", balance_after=F("balance_before") - F("amount"))
-                | Q(
-                    Q(balance_after=F("balance_before") + F("amount"))
-                    | Q(balance_after=F("balance_before") - F("amount")),
-                    kind__in=("reversal", "admin_set"),
+                condition=Q(Exact(Abs(F("balance_after") - F("balance_before")), F("amount")))
+                & (
+                    Q(one_of("kind", ("reversal", "admin_set")))
+                    | Q(
+                        agree(
+                            Exact(F("kind"), "debit"),
+                            LessThan(F("balance_after"), F("balance_before")),
+                        )
+                    )
                 ),
             ),
             CheckConstraint(
                 name="flux_transaction_balance_not_negative",
-                condition=Q(balance_before__gte=0, balance_after__gte=0),
+                condition=GreaterThanOrEqual(Least("balance_before", "balance_after"), 0),
             ),
             CheckConstraint(
                 name="flux_transaction_kind_known",
-                condition=Q(
-                    kind__in=("initial", "credit", "promo", "debit", "reversal", "admin_set")
+                condition=one_of(
+                    "kind", ("initial", "credit", "promo", "debit", "reversal", "admin_set")
                 ),
             ),
             CheckConstraint(name="flux_transaction_seq_positive", condition=Q(user_seq__gt=0)),
             CheckConstraint(
                 name="flux_transaction_reversal_names_an_entry",
-                condition=Q(kind="reversal", reverses_seq__isnull=False)
-                | (~Q(kind="reversal") & Q(reverses_seq__isnull=True)),
+                condition=agree(
+                    Exact(F("kind"), "reversal"),
+                    Q(reverses_seq__isnull=False),
+                ),
             ),
             UniqueConstraint(name="flux_transaction_user_seq_uniq", fields=["user_id", "user_seq"]),
             UniqueConstraint(
@@ -149,7 +226,8 @@ class LLMRequestLog(models.Model):
     """One paid request. The row is the request: opened with a hold, closed exactly once.
 
     `state`: open → streaming → settled | voided. Everything the charge was computed from is on
-    the row, so that it can be computed again (`billing.pricing.charge_of`).
+    the row, so that it can be computed again (`billing.pricing.charge_of`). `reported` is the raw
+    usage report as the upstream sent it, kept where it was not charged as it stands.
     """
 
     class State(models.TextChoices):
@@ -158,8 +236,27 @@ class LLMRequestLog(models.Model):
         SETTLED = "settled"
         VOIDED = "voided"
 
+    class Kind(models.TextChoices):
+        CHAT = "chat"
+        TTS = "tts"
+        EMBEDDING = "embedding"
+
+    class Outcome(models.TextChoices):
+        COMPLETED = "completed"
+        FAILED = "failed"
+        CLIENT_GONE = "client_gone"
+        SHUTDOWN = "shutdown"
+        DEADLINE = "deadline"
+        UPSTREAM_BROKEN = "upstream_broken"
+        UPSTREAM_STALLED = "upstream_stalled"
+        UPSTREAM_ERROR = "upstream_error"
+        SERVER_ERROR = "server_error"
+        ORPHANED = "orphaned"
+
     class UsageSource(models.TextChoices):
         REPORTED = "reported"
+        COMPLETED = "completed"
+        BOUNDED = "bounded"
         COUNTED = "counted"
         ESTIMATED = "estimated"
         NONE = "none"
@@ -167,7 +264,7 @@ class LLMRequestLog(models.Model):
     id = models.UUIDField(primary_key=True)
     user_id = models.TextField()
     api_key_id = models.TextField(null=True)  # noqa: DJ001  NULL: not called with a key
-    kind = models.TextField()
+    kind = models.TextField(choices=Kind)
     client_key = models.TextField(null=True)  # noqa: DJ001  NULL: sent no Idempotency-Key
     input_hash = models.BinaryField(null=True)
     state = models.TextField(choices=State)
@@ -185,11 +282,12 @@ class LLMRequestLog(models.Model):
     cached_tokens = models.IntegerField(null=True)
     units = models.IntegerField(null=True)
     usage_source = models.TextField(choices=UsageSource, default=UsageSource.NONE)
+    reported = models.JSONField(null=True)
     price_version = models.IntegerField()
     flux_charged = models.BigIntegerField(db_column="flux_consumed", default=0)
     unbilled = models.BigIntegerField(default=0)
     provider_cost_usd = models.DecimalField(max_digits=18, decimal_places=9, null=True)
-    outcome = models.TextField(null=True)  # noqa: DJ001  NULL: not ended yet
+    outcome = models.TextField(choices=Outcome, null=True)  # noqa: DJ001  NULL: not ended yet
     error_code = models.TextField(null=True)  # noqa: DJ001  NULL: no error
     instance_id = models.TextField()
     opened_at = models.DateTimeField()
@@ -206,25 +304,99 @@ class LLMRequestLog(models.Model):
         constraints = [
             CheckConstraint(
                 name="llm_request_log_state_known",
-                condition=Q(state__in=("open", "streaming", "settled", "voided")),
+                condition=one_of("state", ("open", "streaming", "settled", "voided")),
+            ),
+            CheckConstraint(
+                name="llm_request_log_kind_known",
+                condition=one_of("kind", ("chat", "tts", "embedding")),
+            ),
+            CheckConstraint(
+                name="llm_request_log_outcome_known",
+                condition=one_of(
+                    "outcome",
+                    (
+                        "completed",
+                        "failed",
+                        "client_gone",
+                        "shutdown",
+                        "deadline",
+                        "upstream_broken",
+                        "upstream_stalled",
+                        "upstream_error",
+                        "server_error",
+                        "orphaned",
+                    ),
+                ),
+            ),
+            CheckConstraint(
+                name="llm_request_log_usage_source_known",
+                condition=one_of(
+                    "usage_source",
+                    ("reported", "completed", "bounded", "counted", "estimated", "none"),
+                ),
             ),
             CheckConstraint(
                 name="llm_request_log_closed_rows_say_when",
-                condition=Q(state__in=("open", "streaming"), settled_at__isnull=True)
-                | Q(state__in=("settled", "voided"), settled_at__isnull=False),
+                condition=agree(
+                    Q(settled_at__isnull=True),
+                    one_of("state", ("open", "streaming")),
+                ),
+            ),
+            CheckConstraint(
+                name="llm_request_log_closed_rows_say_how",
+                condition=agree(Q(settled_at__isnull=True), Q(outcome__isnull=True)),
+            ),
+            CheckConstraint(
+                name="llm_request_log_first_byte_of_streams",
+                condition=Q(state="settled")
+                | Q(agree(Exact(F("state"), "streaming"), Q(first_byte_at__isnull=False))),
             ),
             CheckConstraint(
                 name="llm_request_log_only_settled_rows_charge",
-                condition=Q(flux_charged=0, unbilled=0) | Q(state="settled"),
+                condition=Q(state="settled") | Q(Exact(Greatest("flux_charged", "unbilled"), 0)),
+            ),
+            CheckConstraint(
+                name="llm_request_log_only_settled_rows_have_usage",
+                condition=Q(state="settled") | Q(usage_source="none"),
             ),
             CheckConstraint(
                 name="llm_request_log_charge_not_negative",
-                condition=Q(flux_charged__gte=0, unbilled__gte=0, hold__gte=0),
+                condition=GreaterThanOrEqual(Least("flux_charged", "unbilled", "hold"), 0),
             ),
             CheckConstraint(
-                name="llm_request_log_tokens_not_negative",
-                condition=(Q(prompt_tokens__isnull=True) | Q(prompt_tokens__gte=0))
-                & (Q(completion_tokens__isnull=True) | Q(completion_tokens__gte=0)),
+                name="llm_request_log_counts_not_negative",
+                condition=GreaterThanOrEqual(
+                    Least(
+                        "prompt_estimate",
+                        "prompt_tokens",
+                        "completion_tokens",
+                        "cached_tokens",
+                        "units",
+                        "checkpoint",
+                        "duration_ms",
+                        "ttft_ms",
+                        "attempts",
+                        output_field=models.IntegerField(),
+                    ),
+                    0,
+                ),
+            ),
+            CheckConstraint(
+                name="llm_request_log_cached_among_prompt",
+                condition=Q(cached_tokens__lte=F("prompt_tokens")),
+            ),
+            CheckConstraint(
+                name="llm_request_log_tokens_plausible",
+                condition=LessThanOrEqual(
+                    Greatest("prompt_tokens", "completion_tokens"), MAX_TOKENS
+                ),
+            ),
+            CheckConstraint(
+                name="llm_request_log_status_of_http",
+                condition=Q(status__gte=100, status__lte=599),
+            ),
+            CheckConstraint(
+                name="llm_request_log_cost_not_negative", condition=Q(provider_cost_usd__gte=0)
             ),
             UniqueConstraint(
                 name="llm_request_log_client_key_uniq",
@@ -243,6 +415,12 @@ class LLMRequestLog(models.Model):
                 name="llm_request_log_unbilled",
                 fields=["state", "-id"],
                 condition=Q(unbilled__gt=0),
+            ),
+            # An outcome is written once, with the end: no update more than before leaves its page.
+            Index(
+                name="llm_request_log_failed",
+                fields=["id"],
+                condition=Q(outcome__in=FAILED_OUTCOMES),
             ),
         ]
 
@@ -284,6 +462,13 @@ class PriceVersion(models.Model):
                     minimum_flux__gte=0,
                 ),
             ),
+            CheckConstraint(
+                name="price_version_costs_not_negative",
+                condition=GreaterThanOrEqual(
+                    Least("usd_per_1m_input", "usd_per_1m_output", "usd_per_1m_cached"), 0
+                ),
+            ),
+            CheckConstraint(name="price_version_has_a_publisher", condition=~Q(created_by="")),
         ]
         indexes = [Index(name="price_version_newest", fields=["model", "-id"])]
 

@@ -4,7 +4,8 @@
 -- Out:    user_id, row, why; one row a broken request
 -- Rule:   billing.pricing.charge_of, in numeric: tokens times the pinned rates, divided by 1,000
 --         exactly (as times 0.001), rounded up once, at least the minimum; a completed answer
---         with estimated usage costs at least the flat price. What is not settled costs nothing.
+--         with estimated usage, or with estimated parts, costs at least the flat price. What is
+--         not settled costs nothing, nor does what generated nothing.
 -- Locks:  none
 -- Twin:   tests/billing/test_reconciliation.py, against billing.pricing
 SELECT l.user_id, format('request %%s', l.id),
@@ -15,14 +16,14 @@ SELECT l.user_id, format('request %%s', l.id),
 FROM llm_request_log l
 LEFT JOIN price_version p ON p.id = l.price_version
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN l.state = 'settled' THEN greatest(
+    SELECT CASE WHEN l.state = 'settled' AND l.usage_source <> 'none' THEN greatest(
         p.minimum_flux,
         ceil(0.001 * (
             (l.prompt_tokens - coalesce(l.cached_tokens, 0)) * p.flux_per_1k_input
             + coalesce(l.cached_tokens, 0) * p.flux_per_1k_cached
             + l.completion_tokens * p.flux_per_1k_output
         )),
-        CASE WHEN l.outcome = 'completed' AND l.usage_source = 'estimated'
+        CASE WHEN l.outcome = 'completed' AND l.usage_source IN ('estimated', 'completed')
              THEN p.flux_per_request ELSE 0 END
     ) ELSE 0 END AS charge
 ) AS c

@@ -10,6 +10,7 @@
 CREATE OR REPLACE FUNCTION billing_mark_requests(p_rows json, p_ids uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);

@@ -4,6 +4,8 @@
 --         id uuid, user_id text, state settled|voided, charge bigint (whole Flux, 0 when voided),
 --         model, upstream, upstream_key_id text, attempts int, failures json, stream bool,
 --         status int, prompt_tokens, completion_tokens, cached_tokens int, usage_source text,
+--         reported json (the upstream's own report, where it was not charged as it stands;
+--         null or missing: not kept),
 --         cost_usd numeric, outcome, error_code text, duration_ms, ttft_ms int,
 --         result text (base64, kept for a replay; null: not kept), and what `open` was given:
 --         api_key_id, kind, client_key, input_hash, price_version, prompt_estimate, instance_id
@@ -16,7 +18,7 @@
 --         again, closed; without its client key if a later request has taken that meanwhile.
 -- Locks:  request rows in id order, then user_flux rows in user order, then the ledger.
 -- Work:   the loop only counts; each table is written once for the whole batch, because a
---         statement costs more than the rows in it.
+--         statement costs more than the rows in it. Planned once a session: there is one good plan.
 -- Commit: waits for the disk. Nothing is answered before.
 -- Twin:   tests/billing/test_settle_requests_sql.py
 CREATE OR REPLACE FUNCTION billing_settle_requests(p_rows json, p_ids uuid[], p_users text[])
@@ -25,6 +27,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     m record;
@@ -34,11 +37,11 @@ DECLARE
     v_held bigint;
     v_seq bigint;
     v_now timestamptz := clock_timestamp();
-    -- By position in the batch: what was charged (-1: closed before), from which balance, and
-    -- the number of its entry.
-    v_charged bigint[] := array_fill(-1::bigint, ARRAY[json_array_length(p_rows)]);
-    v_before bigint[] := v_charged;
-    v_entry bigint[] := v_charged;
+    -- By position in the batch: what was charged (null: closed before), from which balance, and
+    -- the number of its entry. They grow with what is put in: to count the rows is to read them.
+    v_charged bigint[] := '{}';
+    v_before bigint[] := '{}';
+    v_entry bigint[] := '{}';
     -- By account: what it has and holds afterwards, and its last number.
     a_user text[] := '{}';
     a_flux bigint[] := '{}';
@@ -149,11 +152,11 @@ BEGIN
             upstream_key_id text, attempts int, failures jsonb, status int, prompt_tokens int,
             completion_tokens int, cached_tokens int, usage_source text, cost_usd numeric,
             outcome text, error_code text, duration_ms int, ttft_ms int, result text,
-            api_key_id text
+            api_key_id text, reported jsonb
         )) WITH ORDINALITY AS r (
             id, user_id, state, charge, model, upstream, upstream_key_id, attempts, failures,
             status, prompt_tokens, completion_tokens, cached_tokens, usage_source, cost_usd,
-            outcome, error_code, duration_ms, ttft_ms, result, api_key_id, position
+            outcome, error_code, duration_ms, ttft_ms, result, api_key_id, reported, position
         )
         WHERE v_charged[r.position] >= 0
     ), closed AS (
@@ -162,9 +165,9 @@ BEGIN
             upstream = e.upstream, upstream_key_id = e.upstream_key_id, attempts = e.attempts,
             failures = e.failures, status = e.status, prompt_tokens = e.prompt_tokens,
             completion_tokens = e.completion_tokens, cached_tokens = e.cached_tokens,
-            usage_source = e.usage_source, provider_cost_usd = e.cost_usd, outcome = e.outcome,
-            error_code = e.error_code, settled_at = v_now, duration_ms = e.duration_ms,
-            ttft_ms = e.ttft_ms
+            usage_source = e.usage_source, reported = e.reported,
+            provider_cost_usd = e.cost_usd, outcome = e.outcome, error_code = e.error_code,
+            settled_at = v_now, duration_ms = e.duration_ms, ttft_ms = e.ttft_ms
         FROM ended e WHERE l.id = e.id
     ), written AS (
         INSERT INTO flux_transaction (
