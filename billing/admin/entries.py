@@ -15,11 +15,10 @@ from django.http import HttpRequest
 from accounts import users
 from airi_server.kernel import resources
 from airi_server.pages.filters import Selection, TimeFilter, UserFilter
-from airi_server.pages.paging import SCATTERED, Line
-from billing import lookup
-from billing.book_pages import BookPages, as_uuid, link_to, number
-from billing.filters import KindFilter
-from billing.models import FluxTransaction
+from airi_server.pages.paging import SCATTERED, KeysetQuery
+from billing.admin import lookup
+from billing.admin.base import BookPages, KindFilter, as_uuid, link_to, number
+from billing.models import FluxGrantPerson, FluxTransaction
 
 FIND_ENTRY_AT_SQL: Final = resources.read_text("billing", "sql/find_entry_at.sql")
 FIND_ENTRY_OF_USER_AT_SQL: Final = resources.read_text("billing", "sql/find_entry_of_user_at.sql")
@@ -71,34 +70,34 @@ class EntryPages(BookPages):
 
     def search_key(self, selection: Selection, term: str) -> None:
         if selection.user_id is not None:
-            selection.led &= Q(request_id=term)
+            selection.indexed &= Q(request_id=term)
             return
         entry = lookup.entry_keyed(term)
-        selection.led &= Q(pk=entry)
-        selection.is_hopeless = entry is None
+        selection.indexed &= Q(pk=entry)
+        selection.is_empty = entry is None
 
-    def line(self, selection: Selection) -> Line:
+    def line(self, selection: Selection) -> KeysetQuery:
         """Return one user's entries by their sequence, or everybody's by id."""
         user_id = selection.user_id
         place = FIND_ENTRY_AT_SQL if user_id is None else FIND_ENTRY_OF_USER_AT_SQL
         key = "id" if user_id is None else "user_seq"
-        rows = FluxTransaction.objects.filter(selection.led)
+        rows = FluxTransaction.objects.filter(selection.indexed)
         if selection.begin is not None:
             first = _find(place, user_id, selection.begin - SLACK)
             rows = rows.filter(**{f"{key}__gte": first}, created_at__gte=selection.begin)
         if selection.end is not None:
             first = _find(place, user_id, selection.end + SLACK)
             rows = rows.filter(**{f"{key}__lt": first}, created_at__lt=selection.end)
-        narrowed = selection.narrowed
+        filtered = selection.filtered
         column, value = selection.within or ("", None)
         if user_id is None:
-            return Line(rows, key, narrowed=narrowed, within=column, value=value)
+            return KeysetQuery(rows, key, filtered=filtered, within=column, value=value)
         if column:
-            narrowed &= Q(**{column: value})
+            filtered &= Q(**{column: value})
         # No other index is in this order, so the planner needs no help to take this one.
-        return Line(rows.filter(user_id=user_id), key, narrowed=narrowed, slice=SCATTERED)
+        return KeysetQuery(rows.filter(user_id=user_id), key, filtered=filtered, slice=SCATTERED)
 
-    def around(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+    def extra_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return _around(row)
 
 
@@ -121,6 +120,7 @@ def _around(entry: FluxTransaction) -> dict[str, Any]:
     request_id = as_uuid(key.removeprefix(lookup.OF_REQUEST))
     is_of_request = request_id is not None and lookup.is_request(request_id)
     emails = users.emails_of([entry.user_id, granted_by])
+    named = FluxGrantPerson.objects.filter(entry=entry).order_by("pk").first()
     return {
         "entry": entry,
         "moved": entry.balance_after - entry.balance_before,
@@ -128,6 +128,7 @@ def _around(entry: FluxTransaction) -> dict[str, Any]:
         "user_url": link_to("accounts_user_change", entry.user_id),
         "account_url": link_to("billing_fluxaccount_change", entry.user_id),
         "request_url": link_to("billing_llmrequestlog_change", request_id) if is_of_request else "",
+        "grant_url": link_to("billing_fluxgrant_change", named.grant_id) if named else "",
         "request_id": request_id,
         "reverses": reverses,
         "reversed_by": reversed_by,

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
+from django.core.cache import cache
 from django.db import connection
 
 from airi_server.kernel import resources
+from airi_server.kernel.ids import first_uuid7_at as first_id_at
 from billing.reconciliation import FIND_ORPHANS_SQL, RESTART_GRACE_S
 
 FLUX_SQL: Final = resources.read_text("billing", "sql/overview_flux.sql")
@@ -26,6 +27,11 @@ PATIENCE_MS: Final = 5_000
 """What one statement of a page may take. Nobody looks at a page that takes longer."""
 LIMIT_SQL: Final = f"SET LOCAL statement_timeout = {PATIENCE_MS}; SET LOCAL jit = off"
 DAYS: Final = 30
+SETTLED: Final = timedelta(hours=1)
+"""How long after its end a day may still get an entry: no transaction takes as long."""
+KEPT_S: Final = 86_400
+NEWEST: Final = 1_000
+"""Requests whose users' accounts are held against what is open, whether they have ended or not."""
 BOUNDS_MS: Final[tuple[int, ...]] = tuple(round(10 * 1.2**step) for step in range(52))
 """What separates the bins of time to first token: 10 ms to 110 s, each a fifth above the last."""
 
@@ -77,7 +83,13 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """Requests that have not ended. `held` is their holds, `accounts_hold` what accounts say."""
+    """Requests that have not ended, and what they hold.
+
+    Attributes:
+        held: The sum of their holds.
+        accounts_hold: What the accounts of their users hold, and those of the users of the newest
+            `NEWEST` requests. All other accounts are left to the check of the books.
+    """
 
     requests: int
     oldest: datetime | None
@@ -99,11 +111,28 @@ class Orphans:
 
 
 def flux_by_day(*, at: datetime) -> tuple[Day, ...]:
-    """Return the last `DAYS` UTC days, oldest first, the quiet ones too."""
+    """Return the last `DAYS` UTC days, oldest first, the quiet ones too.
+
+    Days that are over wait in the cache, because nothing is added to them: a page reads what was
+    posted since, where a month may be the whole ledger. Without Redis it reads the month.
+    """
     first = at.astimezone(UTC).date() - timedelta(days=DAYS - 1)
-    moved = {row[0]: Day(*row) for row in _read(FLUX_SQL, {"first": first, "days": DAYS})}
-    days = (first + timedelta(days=place) for place in range(DAYS))
-    return tuple(moved.get(day, Day(day, 0, 0, 0)) for day in days)
+    days = [first + timedelta(days=place) for place in range(DAYS)]
+    kept = cache.get_many([_kept_as(day) for day in days])
+    found = {day: Day(day, *kept[_kept_as(day)]) for day in days if _kept_as(day) in kept}
+    unknown = next(day for day in days if day not in found)  # today is never kept
+    params = {"first": unknown, "days": (days[-1] - unknown).days + 1}
+    found |= {row[0]: Day(*row) for row in _read(FLUX_SQL, params)}
+    every = tuple(found.get(day, Day(day, 0, 0, 0)) for day in days)
+    over = (at.astimezone(UTC) - SETTLED).date()
+    fresh = {
+        _kept_as(each.day): (each.used, each.credited, each.withdrawn)
+        for each in every
+        if unknown <= each.day < over
+    }
+    if fresh:
+        cache.set_many(fresh, KEPT_S)
+    return every
 
 
 def traffic(*, since: datetime, slot: timedelta) -> Traffic:
@@ -122,7 +151,7 @@ def traffic(*, since: datetime, slot: timedelta) -> Traffic:
 
 def under_way() -> UnderWay:
     """Return what is open now, and whether the accounts agree with it."""
-    return UnderWay(*_read(OPEN_SQL, {})[0])
+    return UnderWay(*_read(OPEN_SQL, {"newest": NEWEST})[0])
 
 
 def orphans() -> Orphans:
@@ -130,9 +159,8 @@ def orphans() -> Orphans:
     return Orphans(*_read(ORPHANS_SQL, everybody)[0])
 
 
-def first_id_at(at: datetime) -> UUID:
-    """Return the least id that a request opened at this instant can have (RFC 9562, version 7)."""
-    return UUID(int=int(at.timestamp() * 1000) << 80)
+def _kept_as(day: date) -> str:
+    return f"overview:day:{day.isoformat()}"
 
 
 def _first_token(at: datetime, bins: dict[int, int]) -> FirstToken:
