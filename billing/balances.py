@@ -27,13 +27,17 @@ async def of(user_id: str) -> int:
     Raises:
         AccountClosed: The account was deleted.
     """
-    balance = await _reads.submit(user_id)
+    balance = await _balance(user_id)
     if balance is None:
         await open_account(user_id)
-        balance = await _reads.submit(user_id)
+        balance = await _balance(user_id)
     if balance is None:
         raise AccountClosed("The account was deleted.")
     return balance
+
+
+async def _balance(user_id: str) -> int | None:
+    return await database.retried(lambda: _reads.submit(user_id))
 
 
 async def open_account(user_id: str) -> None:

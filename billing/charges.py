@@ -1,4 +1,4 @@
-"""Why a request cost what it cost: its charge computed again from what stands on its row."""
+"""Charge explanations: a request's charge computed again from its row alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from decimal import Decimal
 
 from billing import pricing
 from billing.models import LLMRequestLog, PriceVersion
-from billing.pricing import PER_RATE, Source, Usage, micro
+from billing.pricing import PER_RATE, TokenSource, Usage, micro
 
 COMPLETED = "completed"
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class ChargeExplanation:
     """A charge in words.
 
     Attributes:
@@ -34,32 +34,36 @@ class Explanation:
         return self.computed == self.asked
 
 
-def explain(requests: Iterable[LLMRequestLog]) -> list[Explanation]:
+def explain(requests: Iterable[LLMRequestLog]) -> list[ChargeExplanation]:
     """Explain each request, with one read of the price book."""
     rows = list(requests)
     versions = PriceVersion.objects.in_bulk({row.price_version for row in rows})
     return [_explain(row, versions.get(row.price_version)) for row in rows]
 
 
-def _explain(row: LLMRequestLog, version: PriceVersion | None) -> Explanation:
+def _explain(row: LLMRequestLog, version: PriceVersion | None) -> ChargeExplanation:
     asked = row.flux_charged + row.unbilled
     if row.state != LLMRequestLog.State.SETTLED:
-        return Explanation(version, (_why_free(row),), 0, asked)
+        return ChargeExplanation(version, (_why_free(row),), 0, asked)
     if version is None:
         why = f"Price version {row.price_version} does not exist."
-        return Explanation(None, (why,), None, asked)
+        return ChargeExplanation(None, (why,), None, asked)
     if row.prompt_tokens is None or row.completion_tokens is None:
-        return Explanation(version, ("The tokens were not kept.",), None, asked)
+        return ChargeExplanation(version, ("The tokens were not kept.",), None, asked)
     usage = Usage(
         row.prompt_tokens,
         row.completion_tokens,
         row.cached_tokens or 0,
-        Source(row.usage_source),
+        TokenSource(row.usage_source),
     )
+    if usage.source is TokenSource.NONE:
+        return ChargeExplanation(
+            version, ("Nothing was generated, so it costs nothing.",), 0, asked
+        )
     is_completed = row.outcome == COMPLETED
     computed = pricing.charge_of(_price(version), usage, completed=is_completed)
     steps = tuple(_steps(version, usage, computed, is_completed=is_completed))
-    return Explanation(version, steps, computed, asked)
+    return ChargeExplanation(version, steps, computed, asked)
 
 
 def _why_free(row: LLMRequestLog) -> str:
@@ -84,10 +88,10 @@ def _steps(
     )
     if version.minimum_flux > -(-exact // PER_RATE):
         yield f"The minimum of this price is {version.minimum_flux:,}."
-    if is_completed and usage.source is Source.ESTIMATED:
+    if is_completed and usage.source in pricing.GUESSES:
         yield (
-            "Nobody reported its usage, so a complete answer costs at least the flat price of "
-            f"{version.flux_per_request:,}."
+            "Not all of its usage was reported, so a complete answer costs at least the flat "
+            f"price of {version.flux_per_request:,}."
         )
     yield f"Charge: {charge:,} Flux."
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db import connection, transaction
 
 from airi_server.kernel import resources
 from airi_server.kernel.errors import Conflict, DomainError, NotFound
+from airi_server.runtime import audit
 from billing import options
-from billing.models import FluxAccount, FluxTransaction
+from billing.models import FluxAccount, FluxGrant, FluxGrantPerson, FluxTransaction
 
 OPEN_ACCOUNT_SQL = resources.read_text("billing", "sql/open_account.sql")
+GRANT: Final = "billing.grant_flux"
+"""The permission that a grant needs, and its action in the audit log."""
+TOO_MUCH: Final = "More would be taken than is free."
 Kind = FluxTransaction.Kind
 
 
@@ -95,16 +99,51 @@ def credit(  # noqa: PLR0913  an entry has this many facts
 def grant(
     *, user_id: str, amount: int, request_id: str, description: str, by: str, at: datetime
 ) -> Posting:
-    """Credit Flux an operator decided on, recording who and why."""
-    return credit(
-        user_id=user_id,
-        amount=amount,
-        request_id=request_id,
-        description=description,
+    """Credit Flux an operator decided on; entry, audit log and grant say by whom and why."""
+    with transaction.atomic():
+        posting = credit(
+            user_id=user_id,
+            amount=amount,
+            request_id=request_id,
+            description=description,
+            at=at,
+            kind=Kind.PROMO,
+            metadata={"description": description, "issuedByUserId": by},
+        )
+        if not posting.replayed:
+            record_grant(user_id, posting, description=description, by=by, at=at)
+            _name_grant(user_id, posting, description=description, by=by, at=at)
+        return posting
+
+
+def record_grant(
+    user_id: str, posting: Posting, *, description: str, by: str, at: datetime, **facts: Any
+) -> None:
+    """Write down in the audit log what a grant has just posted, in its transaction."""
+    audit.record(
+        action=GRANT,
+        subject=audit.Subject(FluxAccount._meta.label_lower, user_id),  # noqa: SLF001  public in all but name
+        by=by,
         at=at,
-        kind=Kind.PROMO,
-        metadata={"description": description, "issuedByUserId": by},
+        sentence=f"Granted {posting.amount} Flux: {description}",
+        facts={
+            "amount": posting.amount,
+            "balanceAfter": posting.balance_after,
+            "entry": posting.entry_id,
+            **facts,
+        },
     )
+
+
+def _name_grant(user_id: str, posting: Posting, *, description: str, by: str, at: datetime) -> None:
+    """Write the grant's own rows. No address was given, and `request_id` is no key of a grant."""
+    grant = FluxGrant.objects.create(
+        description=description, amount=posting.amount, granted_by=by, granted_at=at
+    )
+    FluxGrantPerson.objects.create(
+        grant=grant, position=0, user_id=user_id, amount=posting.amount,
+        result=FluxGrantPerson.Result.GRANTED, entry_id=posting.entry_id, at=at,
+    )  # fmt: skip
 
 
 def adjust(
@@ -133,7 +172,7 @@ def adjust(
                 raise Conflict("The key was used before with other contents.")
             return earlier
         if change < 0 and account.balance - account.held + change < 0:
-            raise BalanceTooLow("More would be taken than is free.")
+            raise BalanceTooLow(TOO_MUCH)
         return _post(
             account,
             kind=Kind.ADMIN_SET,

@@ -33,3 +33,9 @@ FLUX_PER_REQUEST: Final[Option[int]] = define(
 FLUX_PER_1K_TOKENS: Final[Option[Decimal]] = define(
     "FLUX_PER_1K_TOKENS", Rate, default=Decimal(1), help="Flux for each 1,000 tokens."
 )
+FLUX_TYPED_TWICE_ABOVE: Final[Option[int]] = define(
+    "FLUX_TYPED_TWICE_ABOVE",
+    WholeFlux,
+    default=10_000,
+    help="An adjustment or a changed price above this is typed a second time before it counts.",
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 MICRO: Final = 1_000_000
 PER_RATE: Final = 1_000 * MICRO
@@ -17,23 +17,32 @@ MAX_TOKENS: Final = 100_000_000
 """Above this a reported count is nonsense and treated as missing."""
 
 
-class Source(StrEnum):
-    """Where token counts came from."""
+class TokenSource(StrEnum):
+    """Where token counts came from.
+
+    `completed` is a report with gaps filled by estimates, `bounded` one beyond what was asked for,
+    charged at the plausible bound. `none`: nothing was generated, and nothing is charged.
+    """
 
     REPORTED = "reported"
+    COMPLETED = "completed"
+    BOUNDED = "bounded"
     COUNTED = "counted"
     ESTIMATED = "estimated"
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+GUESSES: Final = (TokenSource.ESTIMATED, TokenSource.COMPLETED)
+"""Where a complete answer costs at least the flat price."""
+
+
+class Usage(NamedTuple):
     """Tokens of one request. `cached` are among `prompt`."""
 
     prompt: int
     completion: int
     cached: int = 0
-    source: Source = Source.REPORTED
+    source: TokenSource = TokenSource.REPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +73,12 @@ def charge_of(price: Price, usage: Usage, *, completed: bool) -> int:
     """Return the Flux a delivered answer costs.
 
     A guess never makes a complete answer cheaper than the flat price; an answer that was cut
-    off costs what was delivered of it.
+    off costs what was delivered of it; one that generated nothing costs nothing.
     """
+    if usage.source is TokenSource.NONE:
+        return 0
     charge = price.of_tokens(usage.prompt, usage.completion, usage.cached)
-    if completed and usage.source is Source.ESTIMATED:
+    if completed and usage.source in GUESSES:
         return max(price.flat, charge)
     return charge
 
@@ -85,8 +96,7 @@ def cost_of(price: Price, usage: Usage) -> Decimal | None:
     return (total / MICRO).quantize(Decimal("1e-9"))
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """What to reserve: `wanted` covers the largest answer, `floor` the smallest useful one."""
 
     floor: int

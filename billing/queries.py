@@ -11,12 +11,16 @@ from airi_server.kernel import database, resources
 
 READ_CAPACITY_SQL: Final = resources.read_text("billing", "sql/read_capacity.sql")
 READ_HISTORY_SQL: Final = resources.read_text("billing", "sql/read_history.sql")
+READ_REFUSAL_SQL: Final = resources.read_text("billing", "sql/read_refusal.sql")
 READ_REQUEST_SQL: Final = resources.read_text("billing", "sql/read_request.sql")
 READ_REQUESTS_SQL: Final = resources.read_text("billing", "sql/read_requests.sql")
+READ_REQUESTS_AND_REFUSALS_SQL: Final = resources.read_text(
+    "billing", "sql/read_requests_and_refusals.sql"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OwnEntry:
     """One ledger entry as its owner sees it; `amount` is never negative."""
 
     id: int
@@ -28,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class OwnRequest:
     """One request as its owner sees it."""
 
     id: UUID
@@ -58,19 +62,24 @@ async def capacity_of(user_id: str) -> int:
     return rows[0][0] if rows else 0
 
 
-async def history(user_id: str, *, limit: int, offset: int) -> list[Entry]:
+async def history(user_id: str, *, limit: int, offset: int) -> list[OwnEntry]:
     """Return ledger entries, newest first."""
     params = {"user_id": user_id, "page": limit, "skip": offset}
-    return [Entry(*row) for row in await database.fetch(READ_HISTORY_SQL, params)]
+    return [OwnEntry(*row) for row in await database.fetch(READ_HISTORY_SQL, params)]
 
 
-async def requests_before(user_id: str, *, before: UUID | None, limit: int) -> list[Request]:
-    """Return requests older than `before`, newest first."""
+async def requests_before(
+    user_id: str, *, before: UUID | None, limit: int, refused: bool = False
+) -> list[OwnRequest]:
+    """Return requests older than `before`, newest first; if wanted also the refused ones."""
     params = {"user_id": user_id, "page": limit, "before": before}
-    return [Request(*row) for row in await database.fetch(READ_REQUESTS_SQL, params)]
+    sql = READ_REQUESTS_AND_REFUSALS_SQL if refused else READ_REQUESTS_SQL
+    return [OwnRequest(*row) for row in await database.fetch(sql, params)]
 
 
-async def request_of(user_id: str, request_id: UUID) -> Request | None:
-    """Return one of the user's own requests; somebody else's is None."""
-    rows = await database.fetch(READ_REQUEST_SQL, {"user_id": user_id, "id": request_id})
-    return Request(*rows[0]) if rows else None
+async def request_of(user_id: str, request_id: UUID) -> OwnRequest | None:
+    """Return one of the user's own requests, refused ones too; somebody else's is None."""
+    params = {"user_id": user_id, "id": request_id}
+    rows = await database.fetch(READ_REQUEST_SQL, params)
+    rows = rows or await database.fetch(READ_REFUSAL_SQL, params)
+    return OwnRequest(*rows[0]) if rows else None

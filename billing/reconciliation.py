@@ -16,25 +16,20 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from django.apps import apps
 from django.db import DatabaseError, connection, transaction
 
 from airi_server.kernel import resources
+from airi_server.runtime import schema
 from billing import prices
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog, PriceVersion
-from billing.pricing import Source, Usage
+from billing.pricing import TokenSource, Usage
 from billing.requests import SETTLE_SQL, settle_columns
-from billing.settlements import Charged, Settlement, Ticket
+from billing.settlements import Charged, RequestRecord, Settlement
 
 logger = logging.getLogger(__name__)
 
 RESTART_GRACE_S: Final = 60
 """How long after a restart of the database a live instance may still be without a session."""
-TRIGGERS: Final = (
-    "flux_transaction_append_only",
-    "price_version_append_only",
-    "reconciliation_run_append_only",
-)
 PAGE: Final = 1_000
 SNAPSHOT_SQL: Final = """
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
@@ -43,6 +38,7 @@ SET LOCAL work_mem = '64MB';
 SET LOCAL jit = off
 """
 FIND_ORPHANS_SQL: Final = resources.read_text("billing", "sql/find_orphans.sql")
+COUNT_UNJUDGED_SQL: Final = resources.read_text("billing", "sql/count_unjudged.sql")
 LOCK_ORPHAN_SQL: Final = resources.read_text("billing", "sql/lock_orphan.sql")
 PRUNE_RESULTS_SQL: Final = resources.read_text("billing", "sql/prune_results.sql")
 
@@ -55,21 +51,25 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ("I1", _check("conservation")),
     ("I2", _check("sequence")),
     ("I2", _check("chain")),
-    ("I3", _check("append_only")),
     ("I3", _check("reversals")),
     ("I4", _check("effects")),
     ("I5", _check("bounds")),
-    ("I5", _check("constraints")),
     ("I6", _check("holds")),
     ("I7", _check("charges")),
+    ("I9", _check("deliveries")),
+    ("I17", _check("grants")),
+    ("I17", _check("grant_people")),
     ("debits", _check("debits")),
     ("key-spend", _check("key_spend")),
+    ("unbilled", _check("unbilled")),
 )
-"""Invariant and statement, in the order they are checked."""
+"""Invariant and statement, in the order they are checked. After them comes the `SCHEMA`."""
+SCHEMA: Final = "schema"
+"""The invariant of the database itself: that it insists on what this release's migrations make."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CheckScope:
     """What to look at: one user or everybody, and what happened since then or ever.
 
     Sums over an account have no beginning: they are checked whole whatever `since` says.
@@ -82,7 +82,7 @@ class Scope:
         return {"user_id": self.user_id, "since": self.since}
 
 
-EVERYTHING: Final = Scope()
+EVERYTHING: Final = CheckScope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,16 @@ class Orphan:
     state: str
     hold: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Open requests that somebody may still end, by why; at the latest they are judged then."""
+
+    requests: int
+    hold: int
+    why: str
+    within_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +144,22 @@ def is_known(user_id: str) -> bool:
     )
 
 
-def broken_rows(scope: Scope = EVERYTHING, *, limit_s: float | None = None) -> Iterator[Broken]:
+def broken_rows(
+    scope: CheckScope = EVERYTHING, *, limit_s: float | None = None
+) -> Iterator[Broken]:
     """Check every invariant and name what breaks it. Call it within `snapshot`.
 
     Raises:
         OperationalError: It takes longer than `limit_s`; PostgreSQL stopped it.
     """
-    params = scope.params() | {"triggers": list(TRIGGERS), "constraints": _constraints()}
     began = time.monotonic()
     for invariant, sql in CHECKS:
         if limit_s is not None:
             _limit(limit_s - (time.monotonic() - began))
-        for row in _stream(sql, params):
+        for row in _stream(sql, scope.params()):
             yield Broken(invariant, *row)
+    for place, why in schema.drift():
+        yield Broken(SCHEMA, "", str(place), why)
 
 
 def _limit(seconds: float) -> None:
@@ -156,28 +169,41 @@ def _limit(seconds: float) -> None:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{milliseconds}ms"])
 
 
-def orphans(scope: Scope = EVERYTHING) -> Iterator[Orphan]:
-    """List open requests whose deadline passed or whose instance is gone, oldest first."""
-    params = scope.params() | {"settling_s": RESTART_GRACE_S}
-    for row in _stream(FIND_ORPHANS_SQL, params):
+def orphans(scope: CheckScope = EVERYTHING, *, grace_s: int | None = None) -> Iterator[Orphan]:
+    """List open requests whose deadline passed or whose instance is gone, oldest first.
+
+    Args:
+        scope: What to look at.
+        grace_s: How long after a restart of the database instances may come back; by default
+            `RESTART_GRACE_S`.
+    """
+    for row in _stream(FIND_ORPHANS_SQL, _asked(scope, grace_s)):
         yield Orphan(*row)
 
 
-def settle_orphans(scope: Scope = EVERYTHING) -> Iterator[Ended]:
+def unjudged(scope: CheckScope = EVERYTHING, *, grace_s: int | None = None) -> list[Unjudged]:
+    """Count the open requests that are none of the orphans, by what speaks for them."""
+    rows = _stream(COUNT_UNJUDGED_SQL, _asked(scope, grace_s))
+    return [Unjudged(requests, hold, why, within_s) for why, requests, hold, within_s in rows]
+
+
+def settle_orphans(
+    scope: CheckScope = EVERYTHING, *, grace_s: int | None = None
+) -> Iterator[Ended]:
     """End every orphan, each in its own transaction.
 
     One that had begun to answer costs its prompt and its last checkpoint, as estimated when it
     opened; one that had not costs nothing. Running it again, or twice at once, changes nothing.
     """
     with snapshot():
-        found = [(orphan.id, orphan.user_id) for orphan in orphans(scope)]
+        found = [(orphan.id, orphan.user_id) for orphan in orphans(scope, grace_s=grace_s)]
     for request_id, user_id in found:
-        yield Ended(request_id, user_id, _settle(request_id))
+        yield Ended(request_id, user_id, _settle(request_id, grace_s))
 
 
 def settle_orphan(request_id: UUID) -> Charged | None:
     """End one orphan as `settle_orphans` does, within the caller's transaction if there is one."""
-    return _settle(request_id)
+    return _settle(request_id, None)
 
 
 def prune_results() -> int:
@@ -192,10 +218,14 @@ def prune_results() -> int:
             return pruned
 
 
-def _settle(request_id: UUID) -> Charged | None:
+def _asked(scope: CheckScope, grace_s: int | None) -> dict[str, Any]:
+    return scope.params() | {"settling_s": RESTART_GRACE_S if grace_s is None else grace_s}
+
+
+def _settle(request_id: UUID, grace_s: int | None) -> Charged | None:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            taken: dict[str, Any] = {"id": request_id, "settling_s": RESTART_GRACE_S}
+            taken: dict[str, Any] = _asked(EVERYTHING, grace_s) | {"id": request_id}
             cursor.execute(LOCK_ORPHAN_SQL, taken)
             locked = cursor.fetchone()
             if locked is None:
@@ -216,8 +246,8 @@ def _settlement(row: tuple[Any, ...]) -> Settlement:
     *identity, version, prompt, instance_id, has_begun, checkpoint, duration_ms, ttft_ms = row
     price = prices.of_version(version)
     # Ticket's own order, as in the statement.
-    ticket = Ticket(*identity, price, prompt, instance_id)  # type: ignore[call-arg]
-    usage = Usage(prompt, checkpoint, source=Source.ESTIMATED) if has_begun else None
+    ticket = RequestRecord(*identity, price, prompt, instance_id)  # type: ignore[call-arg]
+    usage = Usage(prompt, checkpoint, source=TokenSource.ESTIMATED) if has_begun else None
     return Settlement(ticket, "orphaned", usage, duration_ms=duration_ms, ttft_ms=ttft_ms)
 
 
@@ -227,9 +257,3 @@ def _stream(sql: str, params: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         cursor.execute(sql, params)
         while page := cursor.fetchmany(PAGE):
             yield from page
-
-
-def _constraints() -> list[str]:
-    tables = apps.get_app_config("billing").get_models()
-    options = [table._meta for table in tables]  # noqa: SLF001  public in all but name
-    return [constraint.name for option in options for constraint in option.constraints]

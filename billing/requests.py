@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -18,10 +18,10 @@ import orjson
 from airi_server.kernel import database, resources
 from airi_server.kernel.errors import DomainError
 from airi_server.kernel.group_commit import GroupCommit, Overloaded
-from billing import balances
+from billing import balances, models
 from billing.ledger import AccountClosed
 from billing.pricing import Hold
-from billing.settlements import Charged, Settlement, Ticket
+from billing.settlements import Charged, RequestRecord, Settlement
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SETTLE_SQL: Final = (
 )
 FIND_REQUEST_SQL: Final = resources.read_text("billing", "sql/find_request.sql")
 SETTLE_DEADLINE_S: Final = 30.0
-MAX_RESULT_BYTES: Final = 65_536
+MAX_RESULT_BYTES: Final = models.MAX_RESULT_BYTES
 
 
 class InsufficientFlux(DomainError):
@@ -74,8 +74,7 @@ class KeyReused(DomainError):
     status = 422
 
 
-@dataclass(frozen=True, slots=True)
-class SpendingLimits:
+class SpendingLimits(NamedTuple):
     """The most Flux one API key may debit, holds included; None is no limit."""
 
     day: int | None = None
@@ -96,7 +95,7 @@ class Replay:
 
 
 async def open(  # noqa: A001  requests.open reads as a sentence where it is called
-    ticket: Ticket, *, hold: Hold, limits: SpendingLimits = NO_LIMITS, deadline_s: int
+    ticket: RequestRecord, *, hold: Hold, limits: SpendingLimits = NO_LIMITS, deadline_s: int
 ) -> int | Replay:
     """Reserve Flux for a request before anything is sent; return the hold, in whole Flux.
 
@@ -176,7 +175,7 @@ async def _open(row: dict[str, Any]) -> tuple[str, int, int, UUID | None]:
     return await database.retried(lambda: _opens.submit(row))
 
 
-async def _replay(ticket: Ticket, existing: UUID | None) -> Replay:
+async def _replay(ticket: RequestRecord, existing: UUID | None) -> Replay:
     found = await database.fetch(FIND_REQUEST_SQL, {"id": existing, "user_id": ticket.user_id})
     if not found:
         raise StillInFlight("The request is being processed.", retry_after_s=1)

@@ -1,18 +1,22 @@
-"""How a request began and ended, as values: what to charge and the evidence for it."""
+"""Values of a request's beginning and end: what to charge, and the evidence for it."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+import orjson
 
 from billing import pricing
 from billing.pricing import Price, Usage
 
+MAX_REPORT_BYTES: Final = 8_192
+"""The most that is kept of an upstream's own usage report."""
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+
+class RequestRecord(NamedTuple):
     """Everything known about a request when it opens; settling needs all of it again."""
 
     id: UUID
@@ -43,8 +47,7 @@ class Ticket:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
+class Charged(NamedTuple):
     """What a settlement did. `charged + unbilled` is what was asked for."""
 
     state: str
@@ -60,10 +63,11 @@ class Settlement:
 
     `usage` None means nothing was delivered: the row is voided and costs nothing. `completed`
     says whether the answer is whole. `failures` are the attempts that failed before the one that
-    answered. `result` is the answer to keep for a replay.
+    answered. `result` is the answer to keep for a replay. `reported` is the upstream's own usage
+    report, kept where it was not charged as it stands.
     """
 
-    ticket: Ticket
+    ticket: RequestRecord
     outcome: str
     usage: Usage | None = None
     completed: bool = False
@@ -76,6 +80,7 @@ class Settlement:
     duration_ms: int = 0
     ttft_ms: int | None = None
     result: bytes | None = None
+    reported: dict[str, Any] | None = None
 
     @property
     def charge(self) -> int:
@@ -99,6 +104,7 @@ class Settlement:
             "completion_tokens": usage and usage.completion,
             "cached_tokens": usage and usage.cached,
             "usage_source": usage.source if usage else "none",
+            "reported": None if self.reported is None else _storable(self.reported),
             "cost_usd": None if cost is None else str(cost),
             "outcome": self.outcome,
             "error_code": self.error_code,
@@ -106,3 +112,22 @@ class Settlement:
             "ttft_ms": self.ttft_ms,
             "result": None if self.result is None else base64.b64encode(self.result).decode(),
         }
+
+
+def _storable(report: dict[str, Any]) -> dict[str, Any]:
+    """Return an upstream's report as `jsonb` can keep it: whatever it sent, settling goes on."""
+    try:
+        text = orjson.dumps(report).replace(b"\\u0000", b"\\ufffd")
+    except orjson.JSONEncodeError:  # half a surrogate pair, a number of more than 64 bits, too deep
+        return {"unreadable": _described(report)}
+    if len(text) > MAX_REPORT_BYTES:
+        return {"unreadable": text[:MAX_REPORT_BYTES].decode(errors="replace")}
+    kept: dict[str, Any] = orjson.loads(text)
+    return kept
+
+
+def _described(report: dict[str, Any]) -> str:
+    try:
+        return ascii(report)[:MAX_REPORT_BYTES]
+    except RecursionError:
+        return "nested too deeply"

@@ -8,6 +8,8 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from airi_server.runtime import audit
+from airi_server.runtime.options import put
+from billing import options
 from billing.models import FluxAccount
 from tests.billing.test_ledger import credit
 from tests.factories import accounts
@@ -55,34 +57,71 @@ def audited():
 
 
 def filled(client, **changes):
-    """Return the adjustment form as a browser would post it."""
+    """Return the adjustment form as a browser would post it, the first time."""
     initial = client.get(url("adjust")).context["form"].initial
     return {**initial, "change": "-30", "reason": "double charge", **changes}
 
 
+def confirmed(client, **changes):
+    """Return it as the page would post it that shows what it does."""
+    page = client.post(url("adjust"), filled(client, **changes))
+    assert page.templates[0].name == "console/confirm.html"
+    sent = {field.html_name: field.value() for field in page.context["form"]}
+    assert not [value for value in sent.values() if isinstance(value, list)]
+    return {**sent, "_confirm": "1"}
+
+
 class TestAdjust:
+    def test_shows_what_it_would_do_before_it_does_it(self, client, operator):
+        make.open_one(make.ticket(MIO, make.price()), 40)
+
+        page = client.post(url("adjust"), filled(client))
+
+        shown = page.context["confirmation"]
+        assert [(each.label, each.now, each.then, each.by) for each in shown.comparisons] == [
+            ("Balance", "100", "70", "\u221230 (÷1.43)"),
+            ("Free", "60", "30", "\u221230 (÷2)"),
+            ("Held by open requests", "40", "40", ""),
+        ]
+        facts = dict(shown.facts)
+        assert MIO in facts["Whose"]
+        assert facts["Reason, which they read"] == "double charge"
+        assert not page.context["again"].fields
+        assert make.state_of(MIO) == (100, 40)
+        assert not audit.AuditEntry.objects.filter(action="billing.adjust_flux").exists()
+
+    def test_goes_back_to_the_form_with_what_was_entered(self, client, operator):
+        sent = {**confirmed(client), "_edit": "1"}
+        del sent["_confirm"]
+
+        page = client.post(url("adjust"), sent)
+
+        assert page.templates[0].name == "console/form.html"
+        assert page.context["form"]["reason"].value() == "double charge"
+        assert make.state_of(MIO) == (100, 0)
+
     def test_posts_once_though_it_is_clicked_twice(self, client, operator):
-        form = filled(client)
+        form = confirmed(client, change="-60")
 
         answers = [client.post(url("adjust"), form) for _ in range(2)]
 
         assert [answer["Location"] for answer in answers] == [url("change")] * 2
-        assert make.state_of(MIO) == (70, 0)
+        assert make.state_of(MIO) == (40, 0)
         assert audited() == [
-            ("billing.adjust_flux", "Adjusted the balance by -30 to 70: double charge")
+            ("billing.adjust_flux", "Adjusted the balance by -60 to 40: double charge")
         ]
-        assert "The balance is 70; it was 100." in client.get(url("change")).content.decode()
+        assert "The balance is 40; it was 100." in client.get(url("change")).content.decode()
         assert make.broken_here() == []
 
     def test_a_moved_ledger_is_shown_and_can_be_decided_on_again(self, client, operator):
-        form = filled(client)
+        form = confirmed(client)
         credit(MIO, 50, "stripe:evt_1")
 
         refused = client.post(url("adjust"), form)
 
         assert refused.status_code == 200
-        shown = refused.context["form"]
-        assert "150 Flux now" in shown.non_field_errors()[0]
+        assert "150 Flux now" in refused.context["notice"]
+        assert refused.context["confirmation"].comparisons[0].now == "150"
         assert 'name="expected_seq" value="3"' in refused.content.decode()
         assert make.state_of(MIO) == (150, 0)
 
@@ -90,13 +129,44 @@ class TestAdjust:
 
         assert make.state_of(MIO) == (120, 0)
 
+    def test_a_ledger_that_moved_while_the_form_was_filled_in_is_told(self, client, operator):
+        form = filled(client)
+        credit(MIO, 50, "stripe:evt_1")
+
+        page = client.post(url("adjust"), form)
+
+        assert "150 Flux now" in page.context["notice"]
+        assert page.context["confirmation"].comparisons[0].then == "120"
+
     def test_what_is_held_is_refused_on_the_form(self, client, operator):
         make.open_one(make.ticket(MIO, make.price()), 40)
 
-        page = client.post(url("adjust"), filled(client, change="-61"))
+        for step in ({}, {"_confirm": "1"}):
+            page = client.post(url("adjust"), filled(client, change="-61", **step))
 
-        assert page.context["form"].non_field_errors() == ["More would be taken than is free."]
+            assert page.context["form"].non_field_errors() == ["More would be taken than is free."]
+            assert page.templates[0].name == "console/form.html"
         assert make.state_of(MIO) == (100, 40)
+
+    @pytest.mark.parametrize("change", ["51", "-51"])
+    @pytest.mark.parametrize("again", [{}, {"again-change": ""}, {"again-change": "50"}])
+    def test_much_is_entered_twice_whatever_is_sent(self, client, operator, change, again):
+        put(options.FLUX_TYPED_TWICE_ABOVE.name, 50, by="tester", at=make.NOW)
+        form = confirmed(client, change=change)
+
+        page = client.post(url("adjust"), {**form, **again})
+
+        assert set(page.context["again"].errors) == {"change"}
+        assert make.state_of(MIO) == (100, 0)
+        answer = client.post(url("adjust"), {**form, "again-change": change})
+        assert answer.status_code == 302
+        assert make.state_of(MIO) == (100 + int(change), 0)
+
+    def test_what_is_not_much_is_not(self, client, operator):
+        put(options.FLUX_TYPED_TWICE_ABOVE.name, 50, by="tester", at=make.NOW)
+
+        assert client.post(url("adjust"), confirmed(client, change="50")).status_code == 302
+        assert make.state_of(MIO) == (150, 0)
 
     @pytest.mark.parametrize(
         ("field", "value"),

@@ -7,8 +7,9 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
-from billing.account_pages import EXPLAINED, SHOWN
+from billing.admin.accounts import EXPLAINED, SHOWN
 from billing.models import FluxAccount
+from tests.billing.corruption import corrupt
 from tests.factories import accounts
 from tests.factories import billing as make
 
@@ -79,7 +80,9 @@ class TestPage:
     def test_says_when_a_row_disagrees_with_its_price(self, client, mio):
         staff(client, "view_fluxaccount")
         newest = page_of(client, mio.pk).context["charges"][0][1]
-        type(newest).objects.filter(pk=newest.pk).update(prompt_tokens=500)
+        corrupt(
+            "UPDATE llm_request_log SET prompt_tokens = 500 WHERE id = %(id)s", {"id": newest.pk}
+        )
 
         assert "The row says 12." in page_of(client, mio.pk).content.decode()
 

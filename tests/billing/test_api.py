@@ -174,3 +174,51 @@ class TestRequests:
         assert (await served.get(f"{FLUX}/requests/{ids.uuid7()}", caller.key)).status == 404
         for path in ("", "/stats", "/history", "/requests", f"/requests/{ids.uuid7()}"):
             assert (await served.get(FLUX + path)).status == 401
+
+
+class TestRefused:
+    async def test_are_listed_where_they_are_asked_for(self, served):
+        caller, other = await gateway.caller(), await gateway.caller()
+        (first,) = await requests(caller.user_id, 1)
+        refused = [await make.refused_later(caller.user_id) for _ in range(2)]
+        (last,) = await requests(caller.user_id, 1)
+        await make.refused_later(other.user_id)
+        url = f"{FLUX}/requests"
+
+        async def listed(query):
+            got = (await served.get(url + query, caller.key)).json()
+            return [record["id"] for record in got["records"]], got["nextCursor"]
+
+        every = [str(row) for row in (last.id, refused[1].pk, refused[0].pk, first.id)]
+        assert await listed("") == ([every[0], every[3]], None)
+        assert await listed("?refused=false") == ([every[0], every[3]], None)
+        assert await listed("?refused=true") == (every, None)
+        assert await listed("?refused=true&limit=2") == (every[:2], every[1])
+        assert await listed(f"?refused=true&limit=2&cursor={every[1]}") == (every[2:], None)
+
+    async def test_look_like_requests_that_came_to_nothing(self, served):
+        caller, other = await gateway.caller(), await gateway.caller()
+        row = await make.refused_later(caller.user_id)
+        url = f"{FLUX}/requests/{row.pk}"
+
+        got = await served.get(url, caller.key)
+
+        shown = got.json()
+        assert (shown["state"], shown["outcome"], shown["status"]) == ("refused", "refused", 402)
+        assert (shown["errorCode"], shown["model"]) == ("PAYMENT_REQUIRED", "chat-default")
+        assert (shown["fluxCharged"], shown["hold"], shown["promptTokens"]) == (0, 0, None)
+        assert shown["openedAt"] == shown["settledAt"]
+        listed = await served.get(f"{FLUX}/requests?refused=true", caller.key)
+        assert listed.json()["records"] == [shown]
+        assert (await served.get(url, other.key)).status == 404
+
+    async def test_one_that_has_a_row_of_its_own_is_that_row(self, served):
+        caller = await gateway.caller()
+        (ticket,) = await requests(caller.user_id, 1)
+        await make.refused_later(caller.user_id, id=ticket.id)
+
+        listed = (await served.get(f"{FLUX}/requests?refused=true", caller.key)).json()
+        one = (await served.get(f"{FLUX}/requests/{ticket.id}", caller.key)).json()
+
+        assert listed["records"] == [one]
+        assert one["state"] == "settled"

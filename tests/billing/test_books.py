@@ -12,7 +12,7 @@ from airi_server.kernel.ids import uuid7
 from airi_server.pages import paging
 from airi_server.pages.filters import LineChangeList
 from billing import ledger
-from billing.entry_pages import FIND_ENTRY_AT_SQL, FIND_ENTRY_OF_USER_AT_SQL, EntryPages
+from billing.admin.entries import FIND_ENTRY_AT_SQL, FIND_ENTRY_OF_USER_AT_SQL, EntryPages
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog
 from tests.factories import accounts
 from tests.factories import billing as make
@@ -76,6 +76,10 @@ class TestRequests:
             ({"outcome": "completed"}, ["short", "paid"]),
             ({"error": "BAD_GATEWAY"}, ["void"]),
             ({"unbilled": "yes"}, ["short"]),
+            ({"failed": "yes"}, ["void"]),
+            ({"failed": "yes", "last": "1h", "model": "b"}, ["void"]),
+            ({"failed": "yes", "model": "a"}, []),
+            ({"failed": "yes", "user": "ria"}, []),
             ({"unbilled": "yes", "user": "mio"}, []),
             ({"user": "mio", "model": "a"}, ["paid"]),
             ({"q": "mio"}, ["void", "paid"]),
@@ -207,7 +211,7 @@ class TestPaging:
         assert sum(reversed(back), []) == expected  # noqa: RUF017
 
     def test_looks_through_a_slice_and_says_where_it_stopped(self, client, ids, monkeypatch):
-        monkeypatch.setattr(paging.Line, "_edge", _edge_after(2))
+        monkeypatch.setattr(paging.KeysetQuery, "_edge", _edge_after(2))
 
         changes = listed(client, FluxTransaction, kind="debit")
 
@@ -244,7 +248,7 @@ class TestEmptyLists:
 
 def _edge_after(rows):
     def edge(line, found):
-        if line.narrowed == paging.NOTHING:
+        if line.filtered == paging.NOTHING:
             return None
         keys = list(found.values_list(line.key, flat=True)[rows - 1 : rows + 1])
         return keys[0] if len(keys) > 1 else None
@@ -254,8 +258,8 @@ def _edge_after(rows):
 
 def _entry(seq):
     return FluxTransaction(
-        user_id="mio", user_seq=seq, kind="credit", amount=1, balance_before=seq,
-        balance_after=seq + 1, description="", created_at=make.NOW + timedelta(days=seq),
+        user_id="mio", user_seq=seq, kind="credit", amount=1, balance_before=seq - 1,
+        balance_after=seq, description="", created_at=make.NOW + timedelta(days=seq),
     )  # fmt: skip
 
 

@@ -200,7 +200,7 @@ def _many(count):
             """
             INSERT INTO flux_transaction (user_id, user_seq, type, amount, balance_before,
                 balance_after, description, created_at)
-            SELECT 'mio', 10 + n, 'credit', 1, n, n + 1, repeat('x', 200), now()
+            SELECT 'mio', 1 + n, 'credit', 1, n - 1, n, repeat('x', 200), now()
             FROM generate_series(1, %s) AS n
             """,
             [count],

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from airi_server.kernel.errors import NotFound
 from airi_server.runtime import audit
-from billing import freezes, ledger
+from billing import account_state, ledger
 from billing.models import FluxAccount
 from tests.billing.test_ledger import at_once
 from tests.factories import billing as make
@@ -20,11 +20,11 @@ RIA = audit.Actor("ria@example.com", user_id="ria")
 
 
 def freeze(user_id="mio"):
-    return freezes.freeze(user_id=user_id, reason="stolen card", by=RIA, at=LATER)
+    return account_state.freeze(user_id=user_id, reason="stolen card", by=RIA, at=LATER)
 
 
 def thaw(user_id="mio"):
-    return freezes.thaw(user_id=user_id, reason="card is theirs", by=RIA, at=NOW)
+    return account_state.thaw(user_id=user_id, reason="card is theirs", by=RIA, at=NOW)
 
 
 def audited():
@@ -75,7 +75,9 @@ class TestFreeze:
         freeze()
         FluxAccount.objects.filter(pk="mio").update(balance=39)
 
-        with pytest.raises(freezes.HoldsNotCovered, match="hold 40 Flux and the balance is 39"):
+        with pytest.raises(
+            account_state.HoldsNotCovered, match="hold 40 Flux and the balance is 39"
+        ):
             thaw()
         assert FluxAccount.objects.get(pk="mio").frozen
         FluxAccount.objects.filter(pk="mio").update(balance=40)

@@ -7,8 +7,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from airi_server.runtime import audit
-from billing import closures, grants, ledger
-from billing.grants import Order, Refusal
+from billing import account_state, grants, ledger
+from billing.grants import GrantOrder, GrantRefusal
 from billing.models import FluxAccount, FluxTransaction
 from tests.billing.test_ledger import at_once
 from tests.factories import accounts
@@ -22,7 +22,7 @@ NEARLY_FULL = 2**63 - 10
 
 
 def order(*emails, amount=100, key="k", description="welcome"):
-    return Order(tuple(emails), amount, description, key)
+    return GrantOrder.of(emails, amount, description, key)
 
 
 def apply(*emails, by=RIA, at=NOW, **facts):
@@ -53,12 +53,12 @@ class TestPreview:
 
         assert [(each.email, each.refusal) for each in plan.recipients] == [
             ("bob@x.io", None),
-            ("no@x.io", Refusal.NOT_FOUND),
+            ("no@x.io", GrantRefusal.NOT_FOUND),
             ("ann@x.io", None),
-            ("BOB@x.io", Refusal.DUPLICATE),
-            ("cyd@x.io", Refusal.DELETED),
+            ("BOB@x.io", GrantRefusal.DUPLICATE),
+            ("cyd@x.io", GrantRefusal.DELETED),
         ]
-        assert [each.user_id for each in plan.refused(Refusal.DELETED)] == [people["cyd"].pk]
+        assert [each.user_id for each in plan.refused(GrantRefusal.DELETED)] == [people["cyd"].pk]
         assert (plan.total_flux, plan.flux_to_move) == (200, 200)
         assert not FluxAccount.objects.filter(user_id=people["bob"].pk).exists()
         assert audited() == []
@@ -74,8 +74,8 @@ class TestPreview:
         plan = grants.preview(order("no@x.io", "NO@x.io"))
 
         assert [each.refusal for each in plan.recipients] == [
-            Refusal.NOT_FOUND,
-            Refusal.DUPLICATE,
+            GrantRefusal.NOT_FOUND,
+            GrantRefusal.DUPLICATE,
         ]
 
     def test_names_who_has_the_key_already(self, people):
@@ -220,7 +220,7 @@ class TestApply:
 
     def test_an_account_that_closes_after_it_was_looked_up_is_not_paid(self, people, monkeypatch):
         plan = grants.preview(order("ann@x.io", "bob@x.io"))
-        closures.close(user_id=people["ann"].pk, at=LATER)
+        account_state.close(user_id=people["ann"].pk, at=LATER)
         monkeypatch.setattr(grants, "preview", lambda _: plan)
 
         result = apply("ann@x.io", "bob@x.io")

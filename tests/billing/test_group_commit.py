@@ -7,7 +7,8 @@ import asyncio
 import psycopg
 import pytest
 
-from airi_server.kernel import database
+from airi_server.kernel import database, group_commit
+from airi_server.kernel.group_commit import Overloaded
 from airi_server.kernel.threads import in_thread
 from billing import requests
 from billing.models import LLMRequestLog
@@ -71,3 +72,25 @@ class TestOnTheRealStatements:
         assert sum(not charged.replayed for part in done for charged in part) == len(tickets)
         assert await in_thread(LLMRequestLog.objects.filter(state="settled").count)() == 30
         assert await make.broken() == []
+
+    async def test_a_full_queue_refuses_to_open_and_settles_all_the_same(self, hot, monkeypatch):
+        price = await make.new_price()
+        await make.account(100, "mio")
+        tickets = [make.ticket("mio", price) for _ in range(8)]
+        await asyncio.gather(
+            *(requests.open(one, hold=make.hold(5), deadline_s=60) for one in tickets)
+        )
+        monkeypatch.setattr(group_commit, "MAX_WAITING", 2)
+
+        more = (make.ticket("mio", price) for _ in range(8))
+        opened = await asyncio.gather(
+            *(requests.open(one, hold=make.hold(1), deadline_s=60) for one in more),
+            return_exceptions=True,
+        )
+        settled = await asyncio.gather(
+            *(requests.settle(make.settlement(one, 5)) for one in tickets)
+        )
+
+        assert [1 if each == 1 else type(each) for each in opened] == [1] * 2 + [Overloaded] * 6
+        assert [each.charged for each in settled] == [5] * 8
+        assert await make.state("mio") == (60, 2)

@@ -15,7 +15,7 @@ from airi_server.kernel.threads import in_thread
 from billing import requests
 from billing.models import LLMRequestLog
 from tests.factories import billing as make
-from tests.processes.server import database_url
+from tests.lab.server import database_url
 
 pytestmark = pytest.mark.asyncio
 

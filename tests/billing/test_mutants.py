@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection, transaction
 from airi_server.kernel import resources
 from billing.models import FluxAccount
 from billing.requests import OPEN_SQL, SETTLE_SQL, SpendingLimits
-from billing.settlements import Ticket
+from billing.settlements import RequestRecord
 from tests.billing import mutants
 from tests.billing.twins import Account
 from tests.factories import billing as make
@@ -36,7 +36,7 @@ def core_property(price):
 def _play(dice, price):
     flux = dice.choice([15, 40, 80])
     users = {make.make_account(flux): Account(flux) for _ in range(2)}
-    tickets: list[Ticket] = []
+    tickets: list[RequestRecord] = []
     for _ in range(14):
         step = dice.choice([_open, _open, _settle, _settle, _mark, _status])
         step(dice, price, users, tickets)
@@ -67,7 +67,9 @@ def _settle(dice, price, users, tickets):
     if not tickets:
         return
     batch = [dice.choice(tickets) for _ in range(dice.randint(1, 4))]
-    ends = [(one, dice.choice([None, 0, 3, 9, 25])) for one in batch]
+    ends = [
+        (one, users[one.user_id].end_of(one.id, dice.choice([None, 0, 3, 9, 25]))) for one in batch
+    ]
     found = make.settle_batch(*(make.settlement(one, tokens) for one, tokens in ends))
     for charged, (one, tokens) in zip(found, ends, strict=True):
         twin = users[one.user_id]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
+from contextlib import contextmanager
 from datetime import timedelta
+from unittest import mock
 
 import psycopg
 import pytest
@@ -16,15 +19,10 @@ from airi_server.kernel import database, ids, instance
 from airi_server.kernel.threads import in_thread
 from billing import reconciliation, requests
 from billing.models import LLMRequestLog, LLMRequestResult
-from billing.reconciliation import Scope
+from billing.reconciliation import CheckScope
 from billing.settlements import Charged
+from tests.billing.corruption import corrupt
 from tests.factories import billing as make
-
-
-@pytest.fixture(autouse=True)
-def _long_running_database(monkeypatch):
-    """The database of the tests may have been started a second ago."""
-    monkeypatch.setattr(reconciliation, "RESTART_GRACE_S", 0)
 
 
 @pytest.fixture
@@ -101,14 +99,17 @@ class TestSettle:
         options = {**connection.get_connection_params(), "application_name": f"airi {long_id}"[:63]}
         with psycopg.connect(**options):
             with reconciliation.snapshot():
-                listed = {each.id: each.why for each in reconciliation.orphans(Scope("mio"))}
+                listed = {each.id: each.why for each in reconciliation.orphans(CheckScope("mio"))}
+                (waiting,) = reconciliation.unjudged(CheckScope("mio"))
             settle("--user", "mio", "--since", "2026-01-01T00:00:00Z")
 
+        assert (waiting.requests, waiting.hold, waiting.why) == (1, 5, "instance running")
+        assert 0 < waiting.within_s <= 1000
         assert listed == {late.id: "deadline passed", gone.id: "instance gone"}
         states = [make.request_of(one).state for one in (alive, late, gone, others)]
         assert states == ["open", "voided", "voided", "open"]
         now = make.run("SELECT clock_timestamp()", {})[0][0]
-        assert list(reconciliation.settle_orphans(Scope(since=now))) == []
+        assert list(reconciliation.settle_orphans(CheckScope(since=now))) == []
         assert make.request_of(others).state == "open"
 
     def test_right_after_a_restart_only_deadlines_count(self, price, monkeypatch):
@@ -120,6 +121,14 @@ class TestSettle:
         settle()
 
         assert [make.request_of(one).state for one in (gone, late)] == ["open", "voided"]
+        (waiting,) = reconciliation.unjudged()
+        assert (waiting.requests, waiting.hold) == (1, 5)
+        assert waiting.why == "database just started"
+        assert list(reconciliation.unjudged(CheckScope("ria"))) == []
+
+        (ended,) = reconciliation.settle_orphans(grace_s=0)
+        assert (ended.id, make.request_of(gone).state) == (gone.id, "voided")
+        assert reconciliation.unjudged() == []
 
     def test_says_whose_each_was_and_what_became_of_it(self, price):
         for user_id in ("mio", "ria"):
@@ -145,6 +154,21 @@ class TestSettle:
         assert reconciliation.prune_results() == 0
         assert not LLMRequestResult.objects.exists()
 
+    def test_leaves_old_answers_to_whoever_forgets_them_already(self):
+        rows = [
+            LLMRequestResult.objects.create(
+                request=ids.uuid7(), user_id="mio", body=b"", created_at=make.NOW
+            )
+            for _ in range(3)
+        ]
+        with psycopg.connect(**connection.get_connection_params()) as other:
+            other.execute("DELETE FROM llm_request_result WHERE request_id = %s", [rows[1].request])
+            pruned = reconciliation.prune_results()
+            other.rollback()
+
+        assert pruned == 2
+        assert LLMRequestResult.objects.get().request == rows[1].request
+
     def test_times_are_those_of_the_row(self, price):
         make.make_account(100, "mio")
         silent, begun = make.ticket("mio", price), make.ticket("mio", price)
@@ -152,7 +176,7 @@ class TestSettle:
         make.mark_batch((begun, 2))
         now = make.run("SELECT clock_timestamp()", {})[0][0]
         opened_at, first_byte_at = now - timedelta(seconds=90), now - timedelta(seconds=87.5)
-        LLMRequestLog.objects.update(opened_at=opened_at)
+        corrupt("UPDATE llm_request_log SET opened_at = %(at)s", {"at": opened_at})
         LLMRequestLog.objects.filter(id=begun.id).update(first_byte_at=first_byte_at)
 
         settle()
@@ -163,11 +187,26 @@ class TestSettle:
         assert 90_000 <= (row.duration_ms or 0) <= settled_after_ms + 1
         assert (other.duration_ms or 0) >= 90_000
 
-    def test_one_that_cannot_be_ended_does_not_keep_the_others_from_it(self, price):
+    def test_a_clock_that_was_set_back_makes_no_time_negative(self, price):
+        make.make_account(100, "mio")
+        one = make.ticket("mio", price)
+        make.open_one(one, 5)
+        make.mark_batch((one, 2))
+        ahead = make.run("SELECT clock_timestamp() + interval '1 hour'", {})[0][0]
+        corrupt("UPDATE llm_request_log SET opened_at = %(at)s", {"at": ahead})
+
+        settle()
+
+        row = make.request_of(one)
+        assert (row.state, row.duration_ms, row.ttft_ms) == ("settled", 0, 0)
+
+    def test_one_that_cannot_be_ended_does_not_keep_the_others_from_it(self, price, caplog):
         make.make_account(100, "mio")
         unpriced, locked, good = (make.ticket("mio", price) for _ in range(3))
         make.open_batch(*(make.opening(one, 5) for one in (unpriced, locked, good)))
-        LLMRequestLog.objects.filter(id=unpriced.id).update(price_version=-1)
+        corrupt(
+            "UPDATE llm_request_log SET price_version = -1 WHERE id = %(id)s", {"id": unpriced.id}
+        )
         params = connection.get_connection_params()
         with psycopg.connect(**params) as other:
             other.execute("SELECT FROM llm_request_log WHERE id = %s FOR UPDATE", [locked.id])
@@ -177,6 +216,66 @@ class TestSettle:
         assert ended[unpriced.id] is ended[locked.id] is None
         assert make.request_of(good).state == "voided"
         assert make.request_of(locked).state == "open"
+        # Nobody waits for whoever is at a row already, and that somebody is is no error.
+        errors = [vars(each) for each in caplog.records if each.levelno >= logging.ERROR]
+        assert [each["request"] for each in errors] == [str(unpriced.id)]
+
+
+@contextmanager
+def comes_back(ticket):
+    """Its instance was away for a moment, and has a session again."""
+    name = f"airi {ticket.instance_id}"
+    with psycopg.connect(**{**connection.get_connection_params(), "application_name": name}):
+        yield
+
+
+@contextmanager
+def ends(ticket):
+    """Its instance is slow, but settles it after all."""
+    make.settle_one(make.settlement(ticket, 7))
+    yield
+
+
+@contextmanager
+def restarts(_ticket):
+    """The database itself has just been started: nobody has a session yet."""
+    with mock.patch.object(reconciliation, "RESTART_GRACE_S", 10**9):
+        yield
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSecondLook:
+    """An orphan is looked at again under its lock: much may have happened since it was found."""
+
+    @pytest.mark.parametrize(
+        ("happens", "state"), [(comes_back, "open"), (ends, "settled"), (restarts, "open")]
+    )
+    def test_leaves_alone_what_is_none_any_more(self, price, happens, state):
+        make.make_account(100, "mio")
+        tickets = [make.ticket("mio", price, instance_id=name) for name in ("a", "b")]
+        first, second = sorted(tickets, key=lambda one: one.id)
+        make.open_batch(make.opening(first, 5), make.opening(second, 5))
+        ending = reconciliation.settle_orphans()
+        assert next(ending).id == first.id
+
+        with happens(second):
+            (left,) = ending
+
+        assert (left.id, left.charged) == (second.id, None)
+        assert make.request_of(second).state == state
+
+    def test_leaves_alone_what_was_none_ever(self, price):
+        """The console asks for one by its id."""
+        make.make_account(100, "mio")
+        done, alive, unknown = (make.ticket("mio", price) for _ in range(3))
+        make.open_batch(make.opening(done, 5), make.opening(alive, 5))
+        make.settle_one(make.settlement(done, None))
+
+        with comes_back(alive):
+            ended = [reconciliation.settle_orphan(one.id) for one in (done, alive, unknown)]
+
+        assert ended == [None] * 3
+        assert [make.request_of(one).state for one in (done, alive)] == ["voided", "open"]
 
 
 def reconcile_once():

@@ -15,6 +15,7 @@ from airi_server.runtime.options import put
 from billing import options, prices
 from billing.models import PriceVersion
 from tests.billing.corruption import corrupt
+from tests.billing.test_ledger import at_once
 from tests.factories import billing as make
 from tests.factories import gateway
 from tests.fakes.upstream import answer, completion, usage
@@ -60,6 +61,101 @@ class TestPublish:
             prices.publish(model="m", by="mio", at=NOW, **{column: rate})
 
         assert not PriceVersion.objects.exists()
+
+
+RATES = {
+    **dict.fromkeys(prices.FLUX[:3], Decimal(2)),
+    "flux_per_request": 5,
+    "minimum_flux": 1,
+    **dict.fromkeys(prices.COSTS),
+}
+
+
+def change(seen, by="mio", **facts):
+    ordinary = {"model": "", "note": "why", "at": NOW, **RATES}
+    return prices.change(**{**ordinary, "seen": seen, "by": by, **facts})
+
+
+@pytest.mark.django_db
+class TestChange:
+    def test_is_published_on_top_of_what_was_seen(self):
+        first = change(None)
+        second = change(first.pk, flux_per_1k_input=Decimal(3))
+
+        assert prices.newest_of("") == second
+        assert prices.in_force("any")["flux_per_1k_input"] == 3
+
+    def test_the_same_again_is_the_same_version(self):
+        first = change(None)
+        second = change(first.pk, minimum_flux=2)
+
+        assert change(first.pk, minimum_flux=2) == second
+        assert PriceVersion.objects.count() == 2
+
+    @pytest.mark.parametrize(
+        "other", [{"by": "ren"}, {"note": "another"}, {"minimum_flux": 2}, {"usd_per_1m_input": 1}]
+    )
+    def test_anything_else_on_what_is_not_the_newest_any_more_is_refused(self, other):
+        first = change(None)
+
+        with pytest.raises(prices.PriceMoved, match=f"mio has published {first}"):
+            change(None, **other)
+        with pytest.raises(prices.PriceMoved):
+            change(first.pk + 1)
+        assert PriceVersion.objects.count() == 1
+
+    def test_what_is_in_force_is_not_published_again(self):
+        first = change(None)
+
+        with pytest.raises(prices.SamePrice):
+            change(first.pk, note="another")
+
+    def test_a_model_that_is_not_routed_has_none(self):
+        with pytest.raises(prices.NotRouted, match="No model is routed yet"):
+            change(None, model="m")
+        with pytest.raises(prices.NotRouted, match="reserved"):
+            change(None, model="auto", is_early=True)
+        assert change(None, model="m", is_early=True).model == "m"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRaces:
+    def test_a_double_click_is_one_version_and_of_two_operators_one_wins(self):
+        clicks = at_once(8, lambda _: change(None))
+
+        assert len({version.pk for version in clicks}) == 1
+        assert PriceVersion.objects.count() == 1
+
+        seen = clicks[0].pk
+        outcomes = at_once(8, lambda n: change_or_refuse(seen, Decimal(n + 3)))
+
+        assert sorted(outcomes) == ["published"] + ["refused"] * 7
+        assert PriceVersion.objects.count() == 2
+
+    def test_a_changed_setting_is_not_overwritten_either(self):
+        seen = change(None).pk
+
+        outcomes = at_once(
+            2,
+            lambda n: (
+                change_or_refuse(seen, Decimal(9))
+                if n
+                else set_option(options.FLUX_PER_1K_TOKENS, 4)
+            ),
+        )
+
+        # Whichever came first: the operator's price is never on top of one that was not seen.
+        last = PriceVersion.objects.order_by("-id")[0]
+        assert ("refused" in outcomes) == (PriceVersion.objects.count() == 2)
+        assert last.created_by == "tester"
+
+
+def change_or_refuse(seen, rate):
+    try:
+        change(seen, flux_per_1k_input=rate)
+    except prices.PriceMoved:
+        return "refused"
+    return "published"
 
 
 @pytest.mark.django_db

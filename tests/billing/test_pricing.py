@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import pricing
-from billing.pricing import Price, Source, Usage
-from llmrouter.completions import usage as reports
+from billing.pricing import Price, TokenSource, Usage
+from llmrouter.gateway import usage as reports
 
 
 def default_book(rate: str, flat: int) -> Price:
@@ -20,7 +20,7 @@ def default_book(rate: str, flat: int) -> Price:
     return Price(1, micro, micro, micro, flat, minimum=1)
 
 
-def charge(price, prompt, completion, source=Source.REPORTED, *, completed=True, cached=0):
+def charge(price, prompt, completion, source=TokenSource.REPORTED, *, completed=True, cached=0):
     usage = Usage(prompt, completion, cached, source)
     return pricing.charge_of(price, usage, completed=completed)
 
@@ -59,19 +59,22 @@ class TestChargeOf:
         ],
     )
     def test_is_at_least_the_flat_price_where_usage_is_missing(self, report, flat):
-        assert reports.reported(report) is None
-        guess = reports.estimated(prompt_estimate=10, text_bytes=100)
+        said = reports.Reports()
+        said.add({"usage": report})
+        guess = reports.read(
+            said, reports.Asked(10, 5_000, 100), has_text=True, generated=lambda: 100
+        ).usage
 
         assert charge(default_book("1", flat), guess.prompt, guess.completion, guess.source) == flat
 
     def test_a_guess_above_the_flat_price_counts(self):
-        assert charge(default_book("1", 3), 5000, 5000, Source.ESTIMATED) == 10
+        assert charge(default_book("1", 3), 5000, 5000, TokenSource.ESTIMATED) == 10
 
     def test_a_cut_answer_costs_what_was_delivered_of_it(self):
         book = default_book("1", 50)
 
-        assert charge(book, 1000, 200, Source.ESTIMATED, completed=False) == 2
-        assert charge(book, 1000, 200, Source.ESTIMATED, completed=True) == 50
+        assert charge(book, 1000, 200, TokenSource.ESTIMATED, completed=False) == 2
+        assert charge(book, 1000, 200, TokenSource.ESTIMATED, completed=True) == 50
 
     def test_an_explicit_zero_costs_nothing_at_a_minimum_of_zero(self):
         free = dataclasses.replace(default_book("1", 5), minimum=0)

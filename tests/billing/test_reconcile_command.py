@@ -59,7 +59,21 @@ class TestCommand:
             "row": "account",
             "why": "balance 51, but the entries add up to 50",
         }
-        assert lines[-1] == {"kind": "summary", "agrees": False, "broken": 2, "orphans": 1}
+        counts = {"broken": 2, "orphans": 1, "unjudged": 0}
+        assert lines[-1] == {"kind": "summary", "agrees": False, **counts}
+
+    def test_says_what_it_does_not_judge_and_why(self, books, monkeypatch):
+        code, out, err = reconcile()
+        assert (code, out.count("orphan\t"), out.count("unjudged\t")) == (0, 1, 0)
+
+        monkeypatch.setattr(reconciliation, "RESTART_GRACE_S", 10**6)
+        code, out, err = reconcile("--settle")
+
+        kind, requests, hold, why, within_s = out.splitlines()[-1].split("\t")
+        assert (kind, requests, hold, why) == ("unjudged", "1", "20", "database just started")
+        assert 0 < int(within_s) <= 10**6
+        assert err.strip() == "agree: 0 broken, 0 orphans, 0 ended, 1 not judged yet"
+        assert reconcile("--user", "ria")[1] == ""
 
     @pytest.mark.parametrize(
         "arguments",

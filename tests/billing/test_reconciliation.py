@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from decimal import Decimal
 from importlib import resources
+from typing import Any
 
 import pytest
 from django.db import OperationalError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import pricing, reconciliation
-from billing.pricing import Source, Usage
+from accounts import users
+from airi_server.runtime import audit
+from billing import adjustments, grants, ledger, pricing, reconciliation
+from billing.models import FluxAccount
+from billing.pricing import TokenSource, Usage
 from tests.billing.corruption import corrupt
 from tests.factories import billing as make
 
+VOID = (
+    "UPDATE user_flux SET held = 0 WHERE user_id = 'mio';"
+    "UPDATE llm_request_log SET state = 'voided', settled_at = now(), outcome = 'failed', {}"
+    " WHERE state = 'open'"
+)
+"""End the request that waits without a charge, and say something about it that cannot be."""
+AUDITED = (
+    "INSERT INTO audit_entry (at, actor_id, actor, action, subject_kind, subject_id, sentence,"
+    " facts, request_id) SELECT now(), '', 'op', 'billing.grant_flux', 'billing.fluxaccount',"
+    " 'mio', 'x', jsonb_build_object('entry', {}, 'amount', 8), '' FROM flux_transaction"
+    " WHERE request_id = 'c'"
+)
+PERSON = (
+    "INSERT INTO flux_grant (description, granted_by, granted_at) VALUES ('d', 'op', now());"
+    "INSERT INTO flux_grant_person"
+    " (grant_id, position, user_id, amount, result, error, entry_id, at)"
+    " SELECT max(g.id), 0, '{}', {}, 'granted', '', t.id, now()"
+    " FROM flux_grant g, flux_transaction t WHERE t.request_id = 'c' GROUP BY t.id"
+)
+"""Say of the credit, which is 9 Flux for Mio, that it was a grant to somebody."""
+GRANTED = "UPDATE flux_transaction SET type = 'promo' WHERE request_id = 'c';" + AUDITED.format(
+    "id"
+).replace("8)", "9)")
 CORRUPTIONS = {
     # what is done to the books: (SQL, the checks that must name it)
     "a balance changed by hand": (
@@ -50,11 +77,11 @@ CORRUPTIONS = {
     ),
     "a trigger switched off": (
         "ALTER TABLE flux_transaction DISABLE TRIGGER flux_transaction_append_only",
-        {"I3 trigger flux_transaction_append_only"},
+        {"schema trigger flux_transaction_append_only of flux_transaction"},
     ),
     "a trigger dropped": (
         "DROP TRIGGER price_version_append_only ON price_version",
-        {"I3 trigger price_version_append_only"},
+        {"schema trigger price_version_append_only of price_version"},
     ),
     "a reversal of something else": (
         (
@@ -68,7 +95,7 @@ CORRUPTIONS = {
             "DROP INDEX flux_transaction_user_request_uniq;"
             "UPDATE flux_transaction SET request_id = 'k' WHERE user_id = 'ria'"
         ),
-        {"I4 key k", "I5 constraint flux_transaction_user_request_uniq"},
+        {"I4 key k", "schema index flux_transaction_user_request_uniq of flux_transaction"},
     ),
     "an entry reversed twice": (
         (
@@ -76,21 +103,32 @@ CORRUPTIONS = {
             "UPDATE flux_transaction SET type = 'reversal', reverses_seq = 9"
             " WHERE user_id = 'mio' AND amount > 0"
         ),
-        {"I4 entry 9", "I5 constraint flux_transaction_reversed_once", "I3 entry 2"},
+        {
+            "I4 entry 9",
+            "schema index flux_transaction_reversed_once of flux_transaction",
+            "I3 entry 2",
+        },
     ),
     "a client key with two requests": (
         (
             "DROP INDEX llm_request_log_client_key_uniq;"
             "UPDATE llm_request_log SET client_key = 'c' WHERE user_id = 'mio'"
         ),
-        {"I4 client key c (chat)", "I5 constraint llm_request_log_client_key_uniq"},
+        {
+            "I4 client key c (chat)",
+            "schema index llm_request_log_client_key_uniq of llm_request_log",
+        },
     ),
     "more held than there is": (
         (
             "ALTER TABLE user_flux DROP CONSTRAINT user_flux_held_covered_unless_frozen;"
             "UPDATE user_flux SET held = 1000 WHERE user_id = 'mio'"
         ),
-        {"I5 account", "I5 constraint user_flux_held_covered_unless_frozen", "I6 account"},
+        {
+            "I5 account",
+            "schema constraint user_flux_held_covered_unless_frozen of user_flux",
+            "I6 account",
+        },
     ),
     "a balance below zero": (
         (
@@ -98,7 +136,11 @@ CORRUPTIONS = {
             "ALTER TABLE user_flux DROP CONSTRAINT user_flux_held_covered_unless_frozen;"
             "UPDATE user_flux SET flux = -1 WHERE user_id = 'mio'"
         ),
-        {"I5 account", "I5 constraint user_flux_balance_not_negative", "I1 account"},
+        {
+            "I5 account",
+            "schema constraint user_flux_balance_not_negative of user_flux",
+            "I1 account",
+        },
     ),
     "a hold nobody has": (
         "UPDATE user_flux SET held = 4 WHERE user_id = 'ria'",
@@ -146,9 +188,58 @@ CORRUPTIONS = {
     "a request opened again": (
         (
             "ALTER TABLE llm_request_log DROP CONSTRAINT llm_request_log_only_settled_rows_charge;"
-            "UPDATE llm_request_log SET state = 'open', settled_at = NULL WHERE id = %(settled)s"
+            "UPDATE llm_request_log SET state = 'open', settled_at = NULL, outcome = NULL,"
+            " usage_source = 'none' WHERE id = %(settled)s"
         ),
         {"debits llm:", "I6 account", "I7 request"},
+    ),
+    "a voided request with a checkpoint": (VOID.format("checkpoint = 3"), {"I9 request"}),
+    "a voided request with tokens": (VOID.format("prompt_tokens = 0"), {"I9 request"}),
+    "a voided request that sent a byte": (
+        "ALTER TABLE llm_request_log DROP CONSTRAINT llm_request_log_first_byte_of_streams;"
+        + VOID.format("first_byte_at = now()"),
+        {"I9 request"},
+    ),
+    "a voided request with usage": (
+        "ALTER TABLE llm_request_log DROP CONSTRAINT llm_request_log_only_settled_rows_have_usage;"
+        + VOID.format("usage_source = 'reported'"),
+        {"I9 request"},
+    ),
+    "a grant nobody audited": (
+        "UPDATE flux_transaction SET type = 'promo' WHERE request_id = 'c'",
+        {"I17 entry 3"},
+    ),
+    "an adjustment nobody audited": (
+        "UPDATE flux_transaction SET type = 'admin_set' WHERE request_id = 'c'",
+        {"I17 entry 3"},
+    ),
+    "a grant audited with another sum": (
+        "UPDATE flux_transaction SET type = 'promo' WHERE request_id = 'c';" + AUDITED.format("id"),
+        {"I17 entry 3"},
+    ),
+    "a grant audited of another entry": (
+        "UPDATE flux_transaction SET type = 'promo' WHERE request_id = 'c';"
+        + AUDITED.format("id + 1"),
+        {"I17 entry 3", "I17 audit entry"},
+    ),
+    "a grant that no grant's row names": (GRANTED, {"I17 entry 3"}),
+    "a grant that names another sum": (GRANTED + ";" + PERSON.format("mio", 8), {"I17 entry 3"}),
+    "a grant that names somebody else": (
+        GRANTED + ";" + PERSON.format("ria", 9),
+        {"I17 entry 3"},
+    ),
+    "a person who was granted what is no grant": (PERSON.format("mio", 9), {"I17 person"}),
+    "an audit entry without its grant": (AUDITED.format("-1"), {"I17 audit entry"}),
+    "a part of a covered charge left unbilled": (
+        "UPDATE llm_request_log SET flux_consumed = 5, unbilled = 2 WHERE id = %(settled)s",
+        {"unbilled request", "debits llm:"},
+    ),
+    "a covered charge left unbilled": (
+        (
+            "UPDATE llm_request_log SET flux_consumed = 0, unbilled = 7 WHERE id = %(settled)s;"
+            "DELETE FROM flux_transaction WHERE request_id = %(key)s"
+        ),
+        {"unbilled request"},
     ),
     "spending forgotten": ("DELETE FROM api_key_spend", {"key-spend key k"}),
     "spending invented": (
@@ -173,8 +264,9 @@ class TestBrokenRows:
 
     def test_every_check_is_proven_by_a_corruption(self):
         proven = {name.split()[0] for _, names in CORRUPTIONS.values() for name in names}
+        checks = {invariant for invariant, _ in reconciliation.CHECKS}
 
-        assert proven == {invariant for invariant, _ in reconciliation.CHECKS}
+        assert proven == checks | {reconciliation.SCHEMA}
 
     def test_every_statement_that_checks_is_asked(self):
         files = (resources.files("billing") / "sql").iterdir()
@@ -188,7 +280,7 @@ class TestBrokenRows:
         corrupt("UPDATE user_flux SET flux = flux + 1", books)
 
         assert {line.user_id for line in reconciliation.broken_rows()} == {"mio", "ria"}
-        scope = reconciliation.Scope(user_id="ria")
+        scope = reconciliation.CheckScope(user_id="ria")
         assert {line.user_id for line in reconciliation.broken_rows(scope)} == {"ria"}
 
     def test_skips_what_was_before(self, books):
@@ -196,10 +288,44 @@ class TestBrokenRows:
         corrupt(CORRUPTIONS["a reversal of something else"][0], books)
         now = make.run("SELECT clock_timestamp()", {})[0][0]
 
-        since = [reconciliation.Scope(since=at) for at in (make.NOW, now)]
+        since = [reconciliation.CheckScope(since=at) for at in (make.NOW, now)]
 
         found = [{line.invariant for line in reconciliation.broken_rows(scope)} for scope in since]
         assert found == [{"I3", "I7"}, set()]
+
+
+@pytest.mark.django_db
+class TestHonestBooks:
+    def test_what_operators_did_is_audited(self, books):
+        by = audit.Actor("op@example.com", user_id="op")
+        users.create(email="mio@example.com", password=None, verified=True, at=make.NOW)
+        order = grants.GrantOrder.of(["mio@example.com"], 5, "welcome", key="w")
+        told: dict[str, Any] = {"by": by, "at": make.NOW}
+
+        grants.apply(order, **told)
+        grants.apply(order, **told)
+        for _ in range(2):
+            ledger.grant(user_id="mio", amount=5, request_id="g", description="a gift", **told)
+        adjustments.adjust(
+            user_id="mio", change=-3, expected_seq=5, reason="a mistake", key="a", **told
+        )
+
+        assert make.broken_here() == []
+
+    @pytest.mark.parametrize(("balance", "unbilled"), [(3, 4), (0, 7)])
+    def test_a_frozen_account_without_its_hold_leaves_some_unbilled(self, balance, unbilled):
+        make.make_account(10, "mio")
+        one = make.ticket("mio", make.price())
+        make.open_one(one, 10)
+        taken: dict[str, Any] = {"user_id": "mio", "description": "", "at": make.NOW}
+        FluxAccount.objects.update(frozen=True, held=0)
+        ledger.adjust(change=balance - 10, request_id="chargeback", **taken)
+        FluxAccount.objects.update(held=10)
+
+        charged = make.settle_one(make.settlement(one, 7))
+
+        assert (charged.charged, charged.unbilled) == (balance, unbilled)
+        assert [line.split()[0] for line in make.broken_here()] == ["I17"]  # nobody audited it
 
 
 @pytest.mark.django_db
@@ -232,7 +358,9 @@ class TestCharges:
         rates=st.tuples(RATES, RATES, RATES),
         usage=st.tuples(TOKENS, TOKENS, TOKENS).filter(lambda usage: usage[2] <= usage[0]),
         whole=st.tuples(st.integers(0, 50), st.integers(0, 3)),
-        source=st.sampled_from(Source),
+        source=st.sampled_from(
+            [source for source in TokenSource if source is not TokenSource.NONE]
+        ),
         completed=st.booleans(),
     )
     @settings(

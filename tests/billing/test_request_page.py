@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import psycopg
@@ -11,19 +12,23 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from airi_server.runtime import audit
 from billing import charges, ledger
 from billing.models import FluxTransaction, LLMRequestLog
-from billing.pricing import Source, Usage
+from billing.pricing import TokenSource, Usage
+from tests.billing.corruption import corrupt
 from tests.factories import accounts
 from tests.factories import billing as make
 
 pytestmark = pytest.mark.django_db
+SAID = "Rate limit reached for <b>gpt</b> on tokens"
 FAILURES = [
-    {"upstream": "near", "key": "k-1", "reason": "429", "status": 429, "durationMs": 31},
+    {"upstream": "near", "key": "k-1", "reason": "429", "status": 429, "durationMs": 31,
+     "words": SAID},
     {"upstream": "near", "key": "k-2", "reason": "timeout", "status": None, "durationMs": 900},
-]
+]  # fmt: skip
 
 
 def staff(client, *names, **columns):
@@ -52,7 +57,7 @@ def paid():
     ticket = make.ticket(user.pk, make.price(), api_key_id="K" * 12, client_key="once")
     make.open_one(ticket, 40)
     settlement = make.settlement(
-        ticket, None, usage=Usage(30, 5, 10, Source.REPORTED), outcome="completed",
+        ticket, None, usage=Usage(30, 5, 10, TokenSource.REPORTED), outcome="completed",
         completed=True, upstream="far", upstream_key_id="k-3", attempts=3, failures=FAILURES,
         status=200, duration_ms=1234, ttft_ms=56,
     )  # fmt: skip
@@ -84,6 +89,26 @@ class TestRequest:
         ):  # fmt: skip
             assert said in text
 
+    def test_says_of_each_attempt_what_the_provider_said(self, client, paid):
+        answer = page_of(client, paid)
+
+        attempts = answer.context["attempts"]
+        assert [(a["upstream"], a["key"], a["status"], a["duration_ms"]) for a in attempts] == [
+            ("near", "k-1", 429, 31), ("near", "k-2", None, 900), ("far", "k-3", 200, None),
+        ]  # fmt: skip
+        assert [a["words"] for a in attempts] == [SAID, "", ""]
+        assert f">{escape(SAID)}</q>" in answer.content.decode()
+
+    def test_one_that_began_to_answer_is_listed_once(self, client, paid):
+        broken = {"upstream": "far", "key": "k-3", "reason": "broken_off", "words": "overloaded"}
+        kept = {"id": paid.pk, "failures": json.dumps([broken])}
+        corrupt("UPDATE llm_request_log SET failures = %(failures)s WHERE id = %(id)s", kept)
+
+        (attempt,) = page_of(client, paid).context["attempts"]
+
+        assert attempt["what"] == "began to answer, and reported an error then"
+        assert attempt["words"] == "overloaded"
+
     def test_leads_to_its_entry_user_account_price_and_back(self, client, paid):
         entry = FluxTransaction.objects.get(request_id=f"llm:{paid.pk}")
         text = page_of(client, paid).content.decode()
@@ -100,7 +125,7 @@ class TestRequest:
 
     def test_computes_the_charge_again_and_says_if_it_differs(self, client, paid):
         fine = page_of(client, paid)
-        LLMRequestLog.objects.filter(pk=paid.pk).update(flux_charged=99)
+        corrupt("UPDATE llm_request_log SET flux_consumed = 99 WHERE id = %(id)s", {"id": paid.pk})
         wrong = page_of(client, paid)
 
         assert fine.context["explanation"].computed == paid.flux_charged == 35
@@ -112,7 +137,8 @@ class TestRequest:
 
     @pytest.mark.parametrize("failures", [None, [], {"a": 1}, ["x"], [{}], "text"])
     def test_opens_whatever_was_kept_of_failures(self, client, paid, failures):
-        LLMRequestLog.objects.filter(pk=paid.pk).update(failures=failures)
+        kept = {"id": paid.pk, "failures": None if failures is None else json.dumps(failures)}
+        corrupt("UPDATE llm_request_log SET failures = %(failures)s WHERE id = %(id)s", kept)
 
         assert "What happened" in page_of(client, paid).content.decode()
 
@@ -211,7 +237,7 @@ class TestSettleNow:
             for row in (paid, orphan):
                 address = reverse("admin:billing_llmrequestlog_settle", args=[row.pk])
                 assert address not in page_of(client, row).content.decode()
-                client.post(address, {"_apply": ""})
+                assert client.post(address, {"_apply": ""}).status_code == 302
         assert LLMRequestLog.objects.get(pk=orphan.pk).state == "open"
 
     def test_needs_its_permission(self, client, orphan):

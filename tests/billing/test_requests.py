@@ -11,8 +11,9 @@ from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from billing import requests
 from billing.ledger import AccountClosed
-from billing.models import FluxAccount, LLMRequestLog
+from billing.models import FluxAccount
 from billing.requests import Replay, SpendingLimits
+from tests.billing.corruption import corrupt
 from tests.factories import billing as make
 
 pytestmark = pytest.mark.asyncio
@@ -90,6 +91,20 @@ class TestOpen:
         assert replay == Replay(first.id, b"answer", 7)
         assert await make.state("mio") == (93, 0)
 
+    async def test_a_client_key_brings_an_answer_that_cost_nothing_too(self, hot):
+        price = await make.new_price(
+            flux_per_1k_input=0, flux_per_1k_output=0, flux_per_1k_cached=0, flux_per_request=0
+        )
+        await make.account(0, "mio")
+        first = make.ticket("mio", price, client_key="k", input_hash=HASH)
+        await opened(first, 0)
+
+        charged = await requests.settle(make.settlement(first, 7, result=b"answer"))
+        replay = await opened(make.ticket("mio", price, client_key="k", input_hash=HASH), 0)
+
+        assert charged.charged == 0
+        assert replay == Replay(first.id, b"answer", 0)
+
     async def test_a_client_key_whose_answer_was_not_kept_says_so(self, hot):
         price = await make.new_price()
         await make.account(100, "mio")
@@ -116,7 +131,7 @@ class TestOpen:
         async def look_late(sql, params):
             await requests.settle(make.settlement(first, None))
             if is_gone:
-                await in_thread(LLMRequestLog.objects.filter(pk=first.id).delete)()
+                await in_thread(corrupt)("DELETE FROM llm_request_log", {})
             return await look(sql, params)
 
         monkeypatch.setattr(database, "fetch", look_late)
@@ -160,8 +175,9 @@ class TestOpen:
                 await opened(one, 9, 4)
             except requests.InsufficientFlux:
                 return 0
-            await requests.mark(one.id, checkpoint=number)
             tokens = None if number % 5 == 0 else number % 13
+            if tokens is not None:
+                await requests.mark(one.id, checkpoint=number)
             return (await requests.settle(make.settlement(one, tokens))).charged
 
         charged = sum(await asyncio.gather(*(call(number) for number in range(200))))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 
 from billing import ledger
 from billing.models import APIKeySpend, FluxAccount, LLMRequestLog, LLMRequestResult
-from billing.pricing import Source, Usage
+from billing.pricing import TokenSource, Usage
 from billing.settlements import Charged
 from tests.billing.twins import Account
 from tests.factories import billing as make
@@ -264,7 +262,7 @@ class TestTwin:
                 found = [make.settle_one(each) for each in settlements]
 
             expected = [twin.settle(tickets[which].id, charge) for which, charge in steps]
-            assert [dataclasses.astuple(each) for each in found] == expected
+            assert [tuple(each) for each in found] == expected
             assert make.state_of(user_id) == (twin.flux, twin.held)
             assert make.broken_here(user_id) == []
             ended.append(expected)
@@ -273,7 +271,7 @@ class TestTwin:
     def test_an_estimate_is_recorded_as_one(self, opened):
         one = opened()
         make.settle_one(
-            make.settlement(one, 0, usage=Usage(3, 4, source=Source.ESTIMATED), completed=True)
+            make.settlement(one, 0, usage=Usage(3, 4, source=TokenSource.ESTIMATED), completed=True)
         )
 
         assert make.request_of(one).usage_source == "estimated"

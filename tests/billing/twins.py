@@ -80,6 +80,11 @@ class Account:
             found.state = "streaming"
             found.checkpoint = max(found.checkpoint or 0, checkpoint)
 
+    def end_of(self, request_id: Any, charge: int | None) -> int | None:
+        """Return the charge that may be asked for: what has begun is paid, if only with 0."""
+        found = self.requests.get(request_id)
+        return 0 if charge is None and found and found.checkpoint is not None else charge
+
     def settle(self, request_id: Any, charge: int | None) -> tuple[str, int, int, int, bool]:
         """Twin of `settle_requests.sql`; `charge` None voids."""
         found = self.requests.setdefault(request_id, Request(0))

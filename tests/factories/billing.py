@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import orjson
 from django.db import connection
@@ -14,11 +14,18 @@ from django.db import connection
 from airi_server.kernel import ids
 from airi_server.kernel.threads import in_thread
 from billing import ledger, prices
-from billing.models import FluxAccount, FluxTransaction, LLMRequestLog, PriceVersion
-from billing.pricing import Hold, Price, Source, Usage
-from billing.reconciliation import Scope, broken_rows, snapshot
+from billing.models import (
+    FluxAccount,
+    FluxTransaction,
+    LLMRequestLog,
+    PriceVersion,
+    RefusalHour,
+    RefusedRequest,
+)
+from billing.pricing import Hold, Price, TokenSource, Usage
+from billing.reconciliation import CheckScope, broken_rows, snapshot
 from billing.requests import MARK_SQL, NO_LIMITS, OPEN_SQL, SETTLE_SQL, SpendingLimits
-from billing.settlements import Charged, Settlement, Ticket
+from billing.settlements import Charged, RequestRecord, Settlement
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FLUX_A_TOKEN = 1000
@@ -54,7 +61,7 @@ def make_account(flux: int = 100, user_id: str | None = None, **columns: Any) ->
     return user_id
 
 
-def ticket(user_id: str, at_price: Price, **facts: Any) -> Ticket:
+def ticket(user_id: str, at_price: Price, **facts: Any) -> RequestRecord:
     ordinary: dict[str, Any] = {
         "id": ids.uuid7(),
         "api_key_id": None,
@@ -66,11 +73,11 @@ def ticket(user_id: str, at_price: Price, **facts: Any) -> Ticket:
         "prompt_estimate": 0,
         "instance_id": "nobody",
     }
-    return Ticket(**{**ordinary, "user_id": user_id, "price": at_price, **facts})
+    return RequestRecord(**{**ordinary, "user_id": user_id, "price": at_price, **facts})
 
 
 def opening(
-    for_ticket: Ticket,
+    for_ticket: RequestRecord,
     wanted: int,
     floor: int | None = None,
     *,
@@ -92,11 +99,36 @@ def hold(wanted: int, floor: int | None = None) -> Hold:
     return Hold(floor=wanted if floor is None else floor, wanted=wanted)
 
 
-def settlement(for_ticket: Ticket, tokens: int | None, **facts: Any) -> Settlement:
+def settlement(for_ticket: RequestRecord, tokens: int | None, **facts: Any) -> Settlement:
     """End a request that used `tokens` prompt tokens; None voids it."""
-    usage = None if tokens is None else Usage(tokens, 0, source=Source.REPORTED)
+    usage = None if tokens is None else Usage(tokens, 0, source=TokenSource.REPORTED)
     ordinary: dict[str, Any] = {"outcome": "completed" if usage else "failed", "completed": True}
     return Settlement(for_ticket, **{**ordinary, "usage": usage, **facts})
+
+
+def refused(user_id: str, at: datetime = NOW, **columns: Any) -> RefusedRequest:
+    """Make the row of one refused request, and its hour."""
+    ordinary: dict[str, Any] = {
+        "id": UUID(int=ids.first_uuid7_at(at).int | ids.uuid7().int & 2**80 - 1),
+        "api_key_id": "",
+        "model": "chat-default",
+        "kind": "chat",
+        "status": 402,
+        "code": "PAYMENT_REQUIRED",
+        "message": "Insufficient flux",
+    }
+    row = RefusedRequest.objects.create(**{**ordinary, **columns}, user_id=user_id, at=at)
+    hour = at.replace(minute=0, second=0, microsecond=0)
+    kept = {"status": row.status, "count": 1, "first_at": at, "last_at": at}
+    RefusalHour.objects.get_or_create(
+        user_id=user_id,
+        hour=hour,
+        api_key_id=row.api_key_id,
+        model=row.model,
+        code=row.code,
+        defaults=kept,
+    )
+    return row
 
 
 def run(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -119,11 +151,11 @@ def open_batch(*rows: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [row[1:] for row in sorted(run(OPEN_SQL, _params(rows)))]
 
 
-def open_one(for_ticket: Ticket, wanted: int, **more: Any) -> tuple[Any, ...]:
+def open_one(for_ticket: RequestRecord, wanted: int, **more: Any) -> tuple[Any, ...]:
     return open_batch(opening(for_ticket, wanted, **more))[0]
 
 
-def mark_batch(*rows: tuple[Ticket, int]) -> None:
+def mark_batch(*rows: tuple[RequestRecord, int]) -> None:
     run(MARK_SQL, _params([{"id": marked.id, "checkpoint": count} for marked, count in rows]))
 
 
@@ -142,7 +174,7 @@ def state_of(user_id: str) -> tuple[int, int]:
     return found.balance, found.held
 
 
-def request_of(for_ticket: Ticket) -> LLMRequestLog:
+def request_of(for_ticket: RequestRecord) -> LLMRequestLog:
     return LLMRequestLog.objects.get(pk=for_ticket.id)
 
 
@@ -153,7 +185,8 @@ def entries_of(user_id: str) -> list[FluxTransaction]:
 def broken_here(user_id: str | None = None) -> list[str]:
     """Check the books within the transaction that is open; return `invariant row: why`."""
     return [
-        f"{each.invariant} {each.row}: {each.why}" for each in broken_rows(Scope(user_id=user_id))
+        f"{each.invariant} {each.row}: {each.why}"
+        for each in broken_rows(CheckScope(user_id=user_id))
     ]
 
 
@@ -162,8 +195,8 @@ def _broken_in_snapshot(user_id: str | None = None) -> list[str]:
         return broken_here(user_id)
 
 
-def renamed(original: Ticket, **facts: Any) -> Ticket:
-    return dataclasses.replace(original, **facts)
+def renamed(original: RequestRecord, **facts: Any) -> RequestRecord:
+    return original._replace(**facts)
 
 
 # Tests of the hot path are coroutines: these run in a thread that gives its connection back.
@@ -173,3 +206,9 @@ state = in_thread(state_of)
 request = in_thread(request_of)
 entries = in_thread(entries_of)
 broken = in_thread(_broken_in_snapshot)
+
+
+@in_thread
+def refused_later(user_id: str, **columns: Any) -> RefusedRequest:
+    """Make a refused request now, from a coroutine."""
+    return refused(user_id, datetime.now(UTC), **columns)

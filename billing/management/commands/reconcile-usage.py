@@ -15,14 +15,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from airi_server.runtime import audit
-from billing import reconciliation, runs
-from billing.reconciliation import Scope
+from billing import reconciliation, reconciliation_runs
+from billing.reconciliation import CheckScope
 
 
 class Command(BaseCommand):
     help = (
         "Check that balances, ledger, requests and holds agree, and name every row that does "
-        "not; list requests that nobody will end any more. Writes down that it ran and what it "
+        "not; list requests that nobody will end any more, and count those that somebody may "
+        "still end. Writes down that it ran and what it "
         "found, and changes nothing else unless --settle is given. "
         "Exits with 0 if all agree, 1 if not, 2 if it was called wrongly. Output: one line a "
         "row, tab-separated or JSON."
@@ -33,7 +34,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--since", help="skip entries and requests from before (ISO 8601 with offset)"
         )
-        parser.add_argument("--format", choices=("text", "json"), default="text")
+        parser.add_argument(
+            "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+        )
         parser.add_argument(
             "--settle",
             action="store_true",
@@ -42,15 +45,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._json = options["format"] == "json"
-        scope = Scope(options["user"], _instant(options["since"]))
+        scope = CheckScope(options["user"], _instant(options["since"]))
         if scope.user_id is not None and not reconciliation.is_known(scope.user_id):
             raise CommandError(f"Nobody is called {scope.user_id!r}.", returncode=2)
         at, began = timezone.now(), time.monotonic()
         counts: Counter[str] = Counter()
         for kind, row in self._rows(scope, settle=options["settle"]):
-            counts[kind] += 1
+            counts[kind] += row.get("requests", 1)
             self._line(kind, **row)
-        runs.record(
+        reconciliation_runs.record(
             scope=scope,
             by=audit.COMMAND,
             at=at,
@@ -62,7 +65,7 @@ class Command(BaseCommand):
         if counts["broken"]:
             raise CommandError(f"The books disagree in {counts['broken']} places.", returncode=1)
 
-    def _rows(self, scope: Scope, *, settle: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, scope: CheckScope, *, settle: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         if settle:
             for ended in reconciliation.settle_orphans(scope):
                 yield _ended(ended)
@@ -70,6 +73,8 @@ class Command(BaseCommand):
         with reconciliation.snapshot():
             for orphan in reconciliation.orphans(scope):
                 yield "orphan", dataclasses.asdict(orphan)
+            for unjudged in reconciliation.unjudged(scope):
+                yield "unjudged", dataclasses.asdict(unjudged)
             for broken in reconciliation.broken_rows(scope):
                 yield "broken", dataclasses.asdict(broken)
 
@@ -81,11 +86,13 @@ class Command(BaseCommand):
 
     def _summarize(self, counts: Counter[str]) -> None:
         agrees = not counts["broken"]
+        found = {"broken": counts["broken"], "orphans": counts["orphan"]}
         if self._json:
-            self._line("summary", agrees=agrees, broken=counts["broken"], orphans=counts["orphan"])
+            self._line("summary", agrees=agrees, **found, unjudged=counts["unjudged"])
+        waiting = f", {counts['unjudged']} not judged yet" if counts["unjudged"] else ""
         self.stderr.write(
             f"{'agree' if agrees else 'disagree'}: {counts['broken']} broken, "
-            f"{counts['orphan']} orphans, {counts['settled'] + counts['voided']} ended"
+            f"{counts['orphan']} orphans, {counts['settled'] + counts['voided']} ended{waiting}"
         )
 
 

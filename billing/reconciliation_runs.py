@@ -1,4 +1,4 @@
-"""When somebody last asked whether the books agree, and what the answer was.
+"""Reconciliation runs: when the books were checked, and what was found.
 
 A row for each run of `billing.reconciliation`, by command or from the console. Append-only.
 """
@@ -6,11 +6,12 @@ A row for each run of `billing.reconciliation`, by command or from the console. 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import CheckConstraint, Q
 
-from billing.reconciliation import EVERYTHING, Scope
+from billing.reconciliation import EVERYTHING, CheckScope
 
 
 class ReconciliationRun(models.Model):
@@ -22,6 +23,9 @@ class ReconciliationRun(models.Model):
     duration_ms = models.IntegerField()
     broken = models.IntegerField(help_text="Rows that break an invariant.")
     orphans = models.IntegerField(help_text="Open requests nobody will end.")
+    findings = models.JSONField(
+        null=True, help_text="The first of both. NULL: a command said them."
+    )
 
     class Meta:
         db_table = "reconciliation_run"
@@ -34,6 +38,7 @@ class ReconciliationRun(models.Model):
                 name="reconciliation_run_counts_not_negative",
                 condition=Q(duration_ms__gte=0, broken__gte=0, orphans__gte=0),
             ),
+            CheckConstraint(name="reconciliation_run_has_an_author", condition=~Q(by="")),
         ]
 
     def __str__(self) -> str:
@@ -44,10 +49,17 @@ class ReconciliationRun(models.Model):
         return not self.broken
 
 
-def record(
-    *, scope: Scope, by: str, at: datetime, duration_ms: int, broken: int, orphans: int
+def record(  # noqa: PLR0913  a check has this many facts
+    *,
+    scope: CheckScope,
+    by: str,
+    at: datetime,
+    duration_ms: int,
+    broken: int,
+    orphans: int,
+    findings: dict[str, Any] | None = None,
 ) -> ReconciliationRun:
-    """Write down one finished check."""
+    """Write down one finished check, and the first of what it found if there is a page for it."""
     return ReconciliationRun.objects.create(
         at=at,
         by=by,
@@ -55,6 +67,7 @@ def record(
         duration_ms=duration_ms,
         broken=broken,
         orphans=orphans,
+        findings=findings,
     )
 
 
@@ -63,12 +76,17 @@ def newest() -> ReconciliationRun | None:
     return ReconciliationRun.objects.filter(scope="").order_by("-id").first()
 
 
+def numbered(number: int) -> ReconciliationRun | None:
+    """Return one check."""
+    return ReconciliationRun.objects.filter(pk=number).first()
+
+
 def before_now(*, limit: int = 20) -> list[ReconciliationRun]:
     """Return the newest checks of whatever scope, newest first."""
     return list(ReconciliationRun.objects.order_by("-id")[:limit])
 
 
-def _named(scope: Scope) -> str:
+def _named(scope: CheckScope) -> str:
     """Say what a check looked at, in the words of the command's arguments."""
     if scope == EVERYTHING:
         return ""

@@ -1,4 +1,4 @@
-"""Shapes of `/api/admin/flux-grants` (contract §10)."""
+"""`/api/admin` of billing: what operators do from programs, with the console's permissions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Annotated, Any, Final, Self
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.http import HttpRequest
+from django.utils import timezone
+from ninja import Router
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -16,8 +19,12 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from accounts import operators
+from accounts.auth import KeyAuth
+from airi_server.kernel.schemas import ErrorBody
+from airi_server.runtime.audit import Actor
 from billing import grants
-from billing.grants import Refusal
+from billing.grants import GrantRefusal
 
 SAMPLES: Final = 5
 MAX_EMAIL: Final = 254
@@ -67,11 +74,11 @@ class GrantIn(_Shape):
     emails: Annotated[list[Email], Field(min_length=1, max_length=grants.MAX_EMAILS)]
     idempotency_key: Key = ""
 
-    def order(self) -> grants.Order:
-        # An empty key is a key, and none is none (contract §10).
+    def order(self) -> grants.GrantOrder:
+        # "" is a valid key; a missing field means no key (contract §10).
         has_key = "idempotency_key" in self.model_fields_set
         key = self.idempotency_key if has_key else None
-        return grants.Order(tuple(self.emails), self.amount, self.description, key)
+        return grants.GrantOrder.of(self.emails, self.amount, self.description, key)
 
 
 class WillSkip(_Shape):
@@ -96,21 +103,21 @@ class Summary(_Shape):
     samples: Samples
 
     @classmethod
-    def of(cls, plan: grants.Plan) -> Self:
-        skipped = {refusal: plan.refused(refusal) for refusal in Refusal}
+    def of(cls, plan: grants.GrantPlan) -> Self:
+        skipped = {refusal: plan.refused(refusal) for refusal in GrantRefusal}
         return cls(
             total_emails=len(plan.recipients),
             will_grant=len(plan.will_grant),
             will_skip=WillSkip(
-                not_found=len(skipped[Refusal.NOT_FOUND]),
-                user_deleted=len(skipped[Refusal.DELETED]),
-                duplicate_in_input=len(skipped[Refusal.DUPLICATE]),
+                not_found=len(skipped[GrantRefusal.NOT_FOUND]),
+                user_deleted=len(skipped[GrantRefusal.DELETED]),
+                duplicate_in_input=len(skipped[GrantRefusal.DUPLICATE]),
             ),
             total_flux_to_issue=plan.total_flux,
             samples=Samples(
                 will_grant=_sample(plan.will_grant),
-                not_found=_sample(skipped[Refusal.NOT_FOUND]),
-                user_deleted=_sample(skipped[Refusal.DELETED]),
+                not_found=_sample(skipped[GrantRefusal.NOT_FOUND]),
+                user_deleted=_sample(skipped[GrantRefusal.DELETED]),
             ),
         )
 
@@ -134,7 +141,7 @@ class Granted(_Shape):
 
 class Skipped(_Shape):
     email: str
-    reason: Refusal
+    reason: GrantRefusal
 
 
 class Failed(_Shape):
@@ -149,7 +156,7 @@ class Outcomes(_Shape):
     failed: list[Failed]
 
     @classmethod
-    def of(cls, result: grants.Result) -> Self:
+    def of(cls, result: grants.GrantResult) -> Self:
         return cls(
             granted=[
                 Granted(
@@ -177,3 +184,47 @@ class GrantOut(_Shape):
 
     summary: Summary
     result: Outcomes
+
+
+router = Router(tags=["Operators"], by_alias=True)
+
+REFUSALS: Final[dict[int, Any]] = {400: ErrorBody, 401: ErrorBody, 403: ErrorBody}
+
+
+class GranterAuth(KeyAuth):
+    """Who may grant. Asked before the body is read: a stranger learns nothing from its faults."""
+
+    def __call__(self, request: HttpRequest) -> Actor:  # type: ignore[override]  # the operator
+        return operators.ensure(super().__call__(request), grants.PERMISSION)
+
+
+class GranterRequest(HttpRequest):
+    """An `HttpRequest` of somebody who may grant. Exists for the type checker."""
+
+    auth: Actor
+
+
+@router.post(
+    "/flux-grants",
+    auth=GranterAuth(),
+    response={200: Preview | GrantOut, **REFUSALS},
+)
+def grant_flux(
+    request: GranterRequest,
+    payload: GrantIn,
+    dryRun: str = "",  # noqa: N803  its name on the wire
+) -> Any:
+    """Grant Flux to up to 200 people by e-mail address; `dryRun=true` only says what would happen.
+
+    Answers 200 also if some or all fail: `failed` says who and why. With an `idempotencyKey` a
+    retry pays nobody twice and reports everybody as granted again.
+    """
+    order = payload.order()
+    if dryRun == "true":
+        plan = grants.preview(order)
+        return Preview(preview=Summary.of(plan))
+    result = grants.apply(order, by=request.auth, at=timezone.now())
+    return GrantOut(
+        summary=Summary.of(result.plan),
+        result=Outcomes.of(result),
+    )
