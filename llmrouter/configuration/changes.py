@@ -1,4 +1,4 @@
-"""What one configuration changed of another, in lines that hold no secret and no ciphertext."""
+"""Configuration diff: what one revision changed of another, without secrets or ciphertext."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from llmrouter.models import RouterModel
+from billing import prices
+from llmrouter.configuration import spelling
+from llmrouter.configuration.models import RouterModel
 
 
 def model_ids(name: str) -> list[int]:
@@ -14,3 +16,11 @@ def model_ids(name: str) -> list[int]:
 
 def has_models() -> bool:
     return RouterModel.objects.exists()
+
+
+def names() -> set[str]:
+    """Return the public name of every model that is routed, whatever its surface."""
+    return set(RouterModel.objects.values_list("name", flat=True))
+
+
+prices.model_names.append(prices.ModelNames(names, spelling.model_name))

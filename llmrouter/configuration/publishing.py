@@ -1,4 +1,4 @@
-"""The configuration in force: one way to change it, and the process copy the hot path reads.
+"""Publishing: the one way to change the configuration in force, and the copy the hot path reads.
 
 Admin, import, seeding and key rotation all come through `publish`: under one lock it writes the
 rows, appends a revision and tells every instance, or changes nothing.
@@ -17,8 +17,16 @@ from airi_server.kernel.errors import Conflict, NotFound
 from airi_server.runtime import audit, published
 from airi_server.runtime.options import ConfigNotSet
 from llmrouter import telemetry
-from llmrouter.configuration import changes, key_hosts, provider_keys, routes, rows, tree
-from llmrouter.models import NOTE_LENGTH, RouterRevision
+from llmrouter.configuration import (
+    changes,
+    key_origins,
+    provider_keys,
+    routes,
+    rows,
+    spelling,
+    tree,
+)
+from llmrouter.configuration.models import NOTE_LENGTH, RouterRevision
 
 logger = logging.getLogger(__name__)
 
@@ -120,17 +128,29 @@ def lock() -> None:
 
 
 def publish(
-    config: tree.Tree, *, note: str, by: str, at: datetime, expected: int | None = None
+    config: tree.Tree,
+    *,
+    note: str,
+    by: str,
+    at: datetime,
+    expected: int | None = None,
+    stood: tree.Tree | None = None,
 ) -> RouterRevision | None:
     """Put a configuration in force; the next request on every instance uses it.
 
-    Publishing what is already in force changes nothing and returns None. `expected` is the
-    revision the change was made from, 0 for none; it is not compared if None.
+    Publishing what is already in force changes nothing and returns None.
+
+    Args:
+        config: What is to be in force.
+        note: Why.
+        by: Who decided.
+        at: When.
+        expected: The revision the change was made from, 0 for none; not compared if None.
+        stood: A configuration that was in force: its names and addresses may be written again.
 
     Raises:
         RevisionConflict: `expected` is no longer in force. Nothing was written.
-        InvalidTree: A key that is new here does not open, or cannot be sent; or one that stays
-            would go to another host. Nothing was written.
+        InvalidTree: As `check`. Nothing was written.
     """
     with transaction.atomic():
         lock()
@@ -141,8 +161,7 @@ def publish(
                 f"Revision {number} was published in between.", details={"current": number}
             )
         previous = tree.parse(before.tree) if before else tree.Tree()
-        _refuse(key_hosts.faults(config, previous))
-        rows.write(config, _fingerprints_of_new_keys(config, previous))
+        rows.write(config, _checked(config, previous, stood or previous))
         if config == previous:
             return None
         revision = RouterRevision.objects.create(
@@ -189,7 +208,26 @@ def republish(
     revision = RouterRevision.objects.filter(number=number).first()
     if revision is None:
         raise UnknownRevision(f"There is no revision {number}.")
-    return publish(tree.parse(revision.tree), note=note, by=by, at=at, expected=expected)
+    older = tree.parse(revision.tree)
+    return publish(older, note=note, by=by, at=at, expected=expected, stood=older)
+
+
+def check(config: tree.Tree) -> None:
+    """Refuse what `publish` would refuse, and write nothing.
+
+    Raises:
+        InvalidTree: A key that is new here does not open, or cannot be sent; a key would go to
+            another origin than it was entered for; or a name or an address is new here and may
+            not be written.
+    """
+    _checked(config, current_tree())
+
+
+def _checked(config: tree.Tree, previous: tree.Tree, *known: tree.Tree) -> dict[str, str]:
+    """Return the fingerprints of the keys that are new here, by sealed text."""
+    _refuse(spelling.faults(config, previous, *known))
+    _refuse(key_origins.faults(config, previous))
+    return _fingerprints_of_new_keys(config, previous)
 
 
 def _fingerprints_of_new_keys(config: tree.Tree, previous: tree.Tree) -> dict[str, str]:
@@ -197,14 +235,14 @@ def _fingerprints_of_new_keys(config: tree.Tree, previous: tree.Tree) -> dict[st
 
     Keys that stay are not opened: one that is lost must not stop other changes.
     """
-    known = {(model, key.id, key.ciphertext) for _, model, key in provider_keys.places(previous)}
+    known = {(model, key.id, key.ciphertext) for _, model, key, _ in provider_keys.places(previous)}
     fingerprints, faults = {}, []
-    for path, model, key in provider_keys.places(config):
+    for path, model, key, origin in provider_keys.places(config):
         if (model, key.id, key.ciphertext) in known:
             continue
         try:
             fingerprints[key.ciphertext] = provider_keys.fingerprint(
-                key.ciphertext, model=model, key_id=key.id
+                key.ciphertext, model=model, key_id=key.id, origin=origin
             )
         except (sealing.CannotOpen, provider_keys.UnusableKey) as reason:
             faults.append({"path": f"{path}.ciphertext", "message": str(reason)})

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from llmrouter.configuration import kinds, publishing, slices, translation, tree, values
-from llmrouter.options import (
+from llmrouter.configuration import publishing, tree
+from llmrouter.configuration.options import (
     DEFAULT_CHAT_MODEL,
     DEFAULT_TTS_MODEL,
     DEFAULT_TTS_VOICES,
     UNSPEECH_UPSTREAM,
 )
+from llmrouter.configuration.seeding import desired, providers, requests, translation
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,35 @@ class Readback:
 
 def read() -> Readback:
     """Return what is in force, from the database."""
-    stored = {name: values.in_force(name) for name in values.NAMES}
+    stored = {name: desired.in_force(name) for name in desired.NAMES}
     if publishing.current_number() == 0:
-        stored[values.ROUTER_CONFIG] = None
+        stored[desired.ROUTER_CONFIG] = None
     found: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
     for surface, name, translate in _parts(stored):
         try:
             found.append(_sayable(translate()))
-        except translation.Unrepresented as why:
+        except translation.NotRepresentable as why:
             left_out.append({"surface": surface, "modelName": name, "why": str(why)})
-    defaults = slices.SeedDefaults.model_construct(
+    defaults = requests.SeedDefaults.model_construct(
         chat_model=stored[DEFAULT_CHAT_MODEL.name],
         tts_model=stored[DEFAULT_TTS_MODEL.name],
         tts_voices=stored[DEFAULT_TTS_VOICES.name] or None,
     )
     return Readback(
         request={"mode": "merge", "slices": found, "defaults": _sayable(defaults)},
-        preview=values.preview({n: v for n, v in stored.items() if v is not None}),
+        preview=desired.preview({n: v for n, v in stored.items() if v is not None}),
         missing=[name for name, value in stored.items() if value is None],
         unrepresented=left_out,
     )
 
 
-Part = tuple[str, str, Callable[[], kinds.ModelSlice | kinds.Unspeech]]
+Part = tuple[str, str, Callable[[], providers.ModelSlice | providers.Unspeech]]
 
 
 def _parts(stored: dict[str, Any]) -> Iterator[Part]:
     """Yield surface, name and translation of everything that a slice may stand for."""
-    config: tree.Tree = stored[values.ROUTER_CONFIG] or tree.Tree()
+    config: tree.Tree = stored[desired.ROUTER_CONFIG] or tree.Tree()
     for surface, models in ((tree.LLM, config.llm.models), (tree.TTS, config.tts.models)):
         for name, model in models.items():
             yield surface, name, partial(translation.slice_of, name, model)
@@ -70,6 +71,6 @@ def _parts(stored: dict[str, Any]) -> Iterator[Part]:
         yield "unspeech", tree.STREAMING_TTS, partial(translation.slice_of_unspeech, service)
 
 
-def _sayable(part: tree.Shape) -> dict[str, Any]:
+def _sayable(part: tree.TreeShape) -> dict[str, Any]:
     """Return the JSON of a part of a request; what has no value is left out."""
     return part.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -11,9 +11,12 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from llmrouter.configuration import fields, tree
+from llmrouter.configuration import fields, origins, tree
 
 DEFAULT_IDLE_TIMEOUT_S: Final = 60.0
+DEFAULT_FIRST_EVENT_IDLE_S: Final = 300.0
+"""Some models think in silence."""
+DEFAULT_ANSWER_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +31,30 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One endpoint with its enabled keys, in order. `position` counts from 1."""
+    """One endpoint with its enabled keys, in order. `position` counts from 1.
+
+    `target_id` names it together with its model, as `health_id` names a key. `timeout_s` is its own
+    limit for an attempt, if it has one; `head_s` how long the head of a stream may take here.
+    `allow` names fields it takes beyond the list, `omit` what it does not know of ours. `origin` is
+    where `url` leads: what its keys have to be entered for.
+    """
 
     id: str
     url: str
+    origin: str
     base_url: str
     host: str
     model: str
     keys: tuple[Key, ...]
     header_template: str
-    timeout_s: float
+    timeout_s: float | None
+    head_s: float
+    allow: frozenset[str]
+    omit: frozenset[str]
     priority: int
     weight: int
     position: int
+    target_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Route:
     upstreams: tuple[Upstream, ...]
     trigger_codes: frozenset[int]
     on_timeout: bool
+    ask_again_after_timeout: bool
     max_output_tokens: int
     default_output_tokens: int
     max_tokens_field: fields.MaxTokensField
@@ -68,28 +83,36 @@ class Table:
     revision: int
     llm: Mapping[str, Route]
     available: tuple[str, ...]
-    attempt_timeout_s: float
-    first_byte_timeout_s: float
     idle_timeout_s: float
+    first_event_idle_s: float
     chain_timeout_s: float
+    answer_timeout_s: float
+
+    def usable(self, allowed: frozenset[str] | None) -> tuple[str, ...]:
+        """Return the names of those that are allowed; None allows all."""
+        if allowed is None:
+            return self.available
+        return tuple(name for name in self.available if name in allowed)
 
 
 def compile(config: tree.Tree, number: int) -> Table:  # noqa: A001  reads `routes.compile(tree, 7)`
     """Return the table of revision `number`."""
     defaults = config.defaults
-    first_byte_ms = defaults.first_byte_timeout_ms or defaults.per_attempt_timeout_ms
-    idle_ms = defaults.idle_timeout_ms
     return Table(
         revision=number,
         llm=MappingProxyType(
             {name: _route(name, model, defaults) for name, model in config.llm.models.items()}
         ),
         available=tuple(sorted(config.llm.models)),
-        attempt_timeout_s=defaults.per_attempt_timeout_ms / 1000,
-        first_byte_timeout_s=first_byte_ms / 1000,
-        idle_timeout_s=idle_ms / 1000 if idle_ms else DEFAULT_IDLE_TIMEOUT_S,
+        idle_timeout_s=_seconds(defaults.idle_timeout_ms) or DEFAULT_IDLE_TIMEOUT_S,
+        first_event_idle_s=_seconds(defaults.first_event_idle_ms) or DEFAULT_FIRST_EVENT_IDLE_S,
         chain_timeout_s=defaults.full_chain_timeout_ms / 1000,
+        answer_timeout_s=_seconds(defaults.answer_timeout_ms) or DEFAULT_ANSWER_TIMEOUT_S,
     )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
 
 
 def _route(name: str, model: tree.LLMModel, defaults: tree.Defaults) -> Route:
@@ -100,6 +123,7 @@ def _route(name: str, model: tree.LLMModel, defaults: tree.Defaults) -> Route:
         upstreams=tuple(upstreams),
         trigger_codes=frozenset(defaults.fallback_http_codes if codes is None else codes),
         on_timeout=model.fallback_triggers.on_timeout,
+        ask_again_after_timeout=model.fallback_triggers.ask_again_after_timeout,
         max_output_tokens=model.max_output_tokens,
         default_output_tokens=min(model.default_output_tokens, model.max_output_tokens),
         max_tokens_field=model.max_tokens_field,
@@ -122,23 +146,30 @@ def _upstream(
     name: str, slug: str, upstream: tree.LLMUpstream, position: int, defaults: tree.Defaults
 ) -> Upstream:
     base_url = upstream.base_url.rstrip("/")
-    timeout_ms = upstream.timeout_ms or defaults.per_attempt_timeout_ms
+    attempt_ms = upstream.timeout_ms or defaults.per_attempt_timeout_ms
+    model = upstream.override_model or name
+    url = f"{base_url}/chat/completions"
     return Upstream(
         id=slug,
-        url=f"{base_url}/chat/completions",
+        url=url,
+        origin=origins.of(url),
         base_url=base_url,
         host=_host(base_url),
-        model=upstream.override_model or name,
+        model=model,
         keys=tuple(_key(name, slug, key) for key in upstream.keys if not key.disabled),
         header_template=upstream.header_template,
-        timeout_s=timeout_ms / 1000,
+        timeout_s=_seconds(upstream.timeout_ms),
+        head_s=min(attempt_ms, defaults.first_byte_timeout_ms or attempt_ms) / 1000,
+        allow=frozenset(upstream.allow),
+        omit=frozenset(upstream.omit),
         priority=position if upstream.priority is None else upstream.priority,
         weight=upstream.weight,
         position=position,
+        target_id=_health_id("", slug, base_url, model),
     )
 
 
-def _key(name: str, slug: str, key: tree.Key) -> Key:
+def _key(name: str, slug: str, key: tree.ConfiguredKey) -> Key:
     return Key(key.id, key.ciphertext, name, _health_id(name, slug, key.id, key.ciphertext))
 
 

@@ -8,10 +8,8 @@ from typing import Any
 from django.db.models import Max, Prefetch
 
 from airi_server.kernel import sealing
-from llmrouter.configuration import provider_keys, tree
-from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
-
-Model = tree.LLMModel | tree.TTSModel
+from llmrouter.configuration import origins, provider_keys, tree
+from llmrouter.configuration.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
 
 
 def read() -> tree.Tree:
@@ -69,13 +67,17 @@ def put_key(upstream: RouterUpstream, *, key_id: str, plaintext: str) -> None:
 
 
 def seal_key(row: RouterKey, upstream: RouterUpstream, *, plaintext: str) -> None:
-    """Give a row another key, without saving it.
+    """Give a row another key, for the host its upstream has now; without saving it.
 
     Raises:
         UnusableKey: The text cannot be sent as a key.
     """
-    model = upstream.model.name
-    row.sealed = provider_keys.seal(plaintext, model=model, key_id=row.key_id)
+    row.sealed = provider_keys.seal(
+        plaintext,
+        model=upstream.model.name,
+        key_id=row.key_id,
+        origin=origins.of(upstream.base_url),
+    )
     row.fingerprint = sealing.fingerprint(plaintext)
 
 
@@ -95,11 +97,8 @@ def _count_from_1(siblings: Iterable[RouterUpstream | RouterKey]) -> None:
             row.save(update_fields=["position"])
 
 
-def _models_of(config: tree.Tree) -> dict[tuple[str, str], Model]:
-    return {
-        **{(tree.LLM, name): model for name, model in config.llm.models.items()},
-        **{(tree.TTS, name): model for name, model in config.tts.models.items()},
-    }
+def _models_of(config: tree.Tree) -> dict[tuple[str, str], tree.Model]:
+    return {(surface, name): model for surface, name, model in tree.models(config)}
 
 
 def _stored() -> list[RouterModel]:
@@ -112,7 +111,7 @@ def _stored() -> list[RouterModel]:
 def _model_json(row: RouterModel) -> tree.JSON:
     shared = {
         "upstreams": [_upstream_json(upstream, row.surface) for upstream in row.upstreams.all()],
-        "fallbackTriggers": _present(httpCodes=row.trigger_codes, onTimeout=row.on_timeout),
+        "fallbackTriggers": _triggers_json(row),
     }
     if row.surface == tree.TTS:
         return {**shared, "provider": row.provider}
@@ -123,6 +122,14 @@ def _model_json(row: RouterModel) -> tree.JSON:
         "maxTokensField": row.max_tokens_field,
         "tokenizer": row.tokenizer,
     }
+
+
+def _triggers_json(row: RouterModel) -> tree.JSON:
+    return _present(
+        httpCodes=row.trigger_codes,
+        onTimeout=row.on_timeout,
+        askAgainAfterTimeout=row.ask_again_after_timeout,
+    )
 
 
 def _upstream_json(row: RouterUpstream, surface: str) -> tree.JSON:
@@ -144,6 +151,8 @@ def _upstream_json(row: RouterUpstream, surface: str) -> tree.JSON:
             overrideModel=row.override_model or None,
             headerTemplate=row.header_template,
             timeoutMs=row.timeout_ms,
+            allow=row.allow,
+            omit=row.omit,
         ),
     }
 
@@ -157,6 +166,8 @@ def _defaults_json() -> tree.JSON:
         fullChainTimeoutMs=row.full_chain_timeout_ms,
         firstByteTimeoutMs=row.first_byte_timeout_ms,
         idleTimeoutMs=row.idle_timeout_ms,
+        firstEventIdleMs=row.first_event_idle_ms,
+        answerTimeoutMs=row.answer_timeout_ms,
         fallbackHttpCodes=row.fallback_http_codes,
     )
 
@@ -165,10 +176,11 @@ def _present(**values: Any) -> tree.JSON:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _write_model(row: RouterModel, model: Model) -> None:
+def _write_model(row: RouterModel, model: tree.Model) -> None:
     codes = model.fallback_triggers.http_codes
     row.trigger_codes = None if codes is None else list(codes)
     row.on_timeout = model.fallback_triggers.on_timeout
+    row.ask_again_after_timeout = model.fallback_triggers.ask_again_after_timeout
     if isinstance(model, tree.TTSModel):
         row.provider = model.provider
     else:
@@ -179,7 +191,9 @@ def _write_model(row: RouterModel, model: Model) -> None:
     row.save()
 
 
-def _write_upstreams(place: tuple[str, str], model: Model, fingerprints: Mapping[str, str]) -> None:
+def _write_upstreams(
+    place: tuple[str, str], model: tree.Model, fingerprints: Mapping[str, str]
+) -> None:
     """Replace the upstreams and keys of one model."""
     row = RouterModel.objects.get(surface=place[0], name=place[1])
     row.upstreams.all().delete()
@@ -201,7 +215,9 @@ def _write_upstreams(place: tuple[str, str], model: Model, fingerprints: Mapping
     )
 
 
-def _upstream_row(model: RouterModel, position: int, upstream: tree.Upstream) -> RouterUpstream:
+def _upstream_row(
+    model: RouterModel, position: int, upstream: tree.ConfiguredUpstream
+) -> RouterUpstream:
     row = RouterUpstream(
         model=model,
         position=position,
@@ -216,6 +232,7 @@ def _upstream_row(model: RouterModel, position: int, upstream: tree.Upstream) ->
         row.override_model = upstream.override_model or ""
         row.header_template = upstream.header_template
         row.timeout_ms = upstream.timeout_ms
+        row.allow, row.omit = list(upstream.allow), list(upstream.omit)
     return row
 
 

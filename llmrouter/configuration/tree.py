@@ -6,7 +6,7 @@ optional one with a default, so that its trees are ours and ours without additio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
 
 import orjson
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from airi_server.kernel import validation
 from airi_server.kernel.errors import InvalidRequest
 from llmrouter.configuration import fields
 
@@ -26,7 +27,6 @@ DEFAULT_CODES: Final = (401, 402, 403, 429, 500, 502, 503, 504)
 DEFAULT_HEADER: Final = "Bearer {KEY}"
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 16_384
 DEFAULT_OUTPUT_TOKENS: Final = 4_096
-MAX_FAULTS: Final = 50
 JSON = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ class InvalidTree(InvalidRequest):
     """The configuration does not have the documented shape; `details` says where."""
 
 
-class Shape(BaseModel):
+class TreeShape(BaseModel):
     """Unknown fields are typos, and a typo in a route costs money."""
 
     model_config = ConfigDict(
@@ -47,7 +47,7 @@ class Shape(BaseModel):
     )
 
 
-class Key(Shape):
+class ConfiguredKey(TreeShape):
     """One sealed provider key. A disabled one is kept and not used."""
 
     id: fields.Name
@@ -55,17 +55,22 @@ class Key(Shape):
     disabled: bool = False
 
 
-Keys = Annotated[tuple[Key, ...], Field(min_length=1, max_length=100)]
+Keys = Annotated[tuple[ConfiguredKey, ...], Field(min_length=1, max_length=100)]
 
 
-class Triggers(Shape):
-    """Which failures move on to the next key. Without codes, those of the defaults."""
+class Triggers(TreeShape):
+    """Which failures move on. Without codes, those of the defaults.
+
+    `ask_again_after_timeout`: whether a plain answer that took too long is asked for elsewhere,
+    though the first upstream may still be at work on it, and bill for it.
+    """
 
     http_codes: fields.Codes | None = None
     on_timeout: bool = True
+    ask_again_after_timeout: bool = False
 
 
-class Upstream(Shape):
+class ConfiguredUpstream(TreeShape):
     """What chat and speech endpoints share; the order of the keys is the order of use."""
 
     id: fields.Name | None = None
@@ -79,21 +84,27 @@ class Upstream(Shape):
         return _distinct(self, "key ids", [key.id for key in self.keys])
 
 
-class LLMUpstream(Upstream):
-    """One endpoint of a provider. Without `override_model` it is sent the alias."""
+class LLMUpstream(ConfiguredUpstream):
+    """One endpoint of a provider. Without `override_model` it is sent the alias.
+
+    `allow` names fields of requests it takes beyond the list, or `*`; `omit` what we add and it
+    does not know.
+    """
 
     override_model: fields.UpstreamModel | None = None
     header_template: fields.HeaderTemplate = DEFAULT_HEADER
     timeout_ms: fields.AttemptMs | None = None
+    allow: Annotated[tuple[fields.FieldName, ...], Field(max_length=64)] = ()
+    omit: Annotated[tuple[fields.Addition, ...], Field(max_length=2)] = ()
 
 
-class TTSUpstream(Upstream):
+class TTSUpstream(ConfiguredUpstream):
     """One speech endpoint; what the adapter needs beyond the key is in `adapter_params`."""
 
     adapter_params: fields.Parameters = {}
 
 
-class _Model(Shape):
+class _Model(TreeShape):
     fallback_triggers: Triggers = Triggers()
 
 
@@ -125,25 +136,30 @@ class TTSModel(_Model):
         return _distinct(self, "upstream ids", [u.id for u in self.upstreams if u.id])
 
 
-class LLMSection(Shape):
+Model = LLMModel | TTSModel
+
+
+class LLMSection(TreeShape):
     models: Annotated[dict[fields.Name, LLMModel], Field(max_length=2000)] = {}
 
 
-class TTSSection(Shape):
+class TTSSection(TreeShape):
     models: Annotated[dict[fields.Name, TTSModel], Field(max_length=2000)] = {}
 
 
-class Defaults(Shape):
+class Defaults(TreeShape):
     """What holds where a model or an upstream says nothing; durations in milliseconds."""
 
     per_attempt_timeout_ms: fields.AttemptMs = 30_000
     full_chain_timeout_ms: fields.ChainMs = 60_000
     first_byte_timeout_ms: fields.AttemptMs | None = None
     idle_timeout_ms: fields.AttemptMs | None = None
+    first_event_idle_ms: fields.AttemptMs | None = None
+    answer_timeout_ms: fields.ChainMs | None = None
     fallback_http_codes: fields.Codes = DEFAULT_CODES
 
 
-class Tree(Shape):
+class Tree(TreeShape):
     """Everything the router needs to know."""
 
     llm: LLMSection = LLMSection()
@@ -151,13 +167,13 @@ class Tree(Shape):
     defaults: Defaults = Defaults()
 
 
-class StreamingModel(Shape):
+class StreamingModel(TreeShape):
     id: fields.Name
     name: str | None = None
     description: str | None = None
 
 
-class Streaming(Shape):
+class StreamingSpeech(TreeShape):
     """The upstream of the streaming speech socket; its keys are sealed for `streaming-tts`."""
 
     base_url: fields.SocketURL = Field(alias="baseURL")
@@ -166,11 +182,11 @@ class Streaming(Shape):
     models: tuple[StreamingModel, ...] = ()
 
 
-class UnspeechUpstream(Shape):
+class UnspeechUpstream(TreeShape):
     """Value of the operator setting `UNSPEECH_UPSTREAM`."""
 
     rest_base_url: fields.HTTPURL = Field(alias="restBaseURL")
-    streaming: Streaming | None = None
+    streaming: StreamingSpeech | None = None
 
 
 def parse(value: Any) -> Tree:
@@ -195,22 +211,21 @@ def parse_json(text: str | bytes) -> Tree:
         return Tree.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as invalid:
         faults = faults_of(invalid)
-        sentence = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
+        sentence = "; ".join(
+            f"{fault['path'] or 'the configuration'}: {fault['message']}" for fault in faults
+        )
         # `from None`: pydantic's own text quotes the input, which may hold a key.
         raise InvalidTree(sentence, details=faults) from None
 
 
 def faults_of(invalid: ValidationError) -> list[dict[str, str]]:
     """Return path and message of the first faults, without the values that caused them."""
-    faults = invalid.errors(include_url=False, include_context=False, include_input=False)
-    return [
-        {
-            "path": ".".join(map(str, fault["loc"])),
-            "message": fault["msg"].removeprefix("Value error, "),
-        }
+    faults = invalid.errors(include_url=False, include_input=False)
+    return validation.details_of(
+        fault
         for fault in faults
         if not (fault["type"] == "too_short" and _holds_another(fault["loc"], faults))
-    ][:MAX_FAULTS]
+    )
 
 
 def _holds_another(loc: tuple[int | str, ...], faults: list[ErrorDetails]) -> bool:
@@ -218,7 +233,15 @@ def _holds_another(loc: tuple[int | str, ...], faults: list[ErrorDetails]) -> bo
     return any(len(fault["loc"]) > len(loc) and fault["loc"][: len(loc)] == loc for fault in faults)
 
 
-def dump(value: Shape) -> JSON:
+def models(config: Tree) -> Iterator[tuple[str, str, Model]]:
+    """Yield surface, name and model of everything a tree routes."""
+    for name, model in config.llm.models.items():
+        yield LLM, name, model
+    for name, speech in config.tts.models.items():
+        yield TTS, name, speech
+
+
+def dump(value: TreeShape) -> JSON:
     """Return the JSON of a tree or a part of one, defaults spelled out."""
     return value.model_dump(mode="json", by_alias=True, exclude_none=True)
 
@@ -236,7 +259,7 @@ def redacted(value: Any, *, shown: Callable[[str], str] | None = None) -> Any:
     return [redacted(item, shown=shown) for item in value] if isinstance(value, list) else value
 
 
-Parent = TypeVar("Parent", bound=Shape)
+Parent = TypeVar("Parent", bound=TreeShape)
 
 
 def _distinct(parent: Parent, what: str, ids: list[str]) -> Parent:

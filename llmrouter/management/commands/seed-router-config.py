@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError
@@ -12,7 +12,20 @@ from django.utils import timezone
 
 from airi_server import env
 from airi_server.kernel.errors import DomainError
-from llmrouter.configuration import seeding, slices, tree
+from llmrouter.configuration import tree
+from llmrouter.configuration.seeding import requests, seed
+
+REDACTED: Final = b'"<ciphertext: '
+"""What `tree.redacted` leaves of a sealed key."""
+DEFAULT: Final = " (default: %(default)s)"
+CHOICES: Final = (
+    ("openrouter-model", "openai/gpt-4o-mini", "what OpenRouter calls the model"),
+    ("default-chat-model", "chat-default", "what clients call it, and what auto means then"),
+    ("azure-region", "eastasia", "where the key in AZURE_KEY is from"),
+    ("azure-tts-model", "microsoft/v1", "what clients call Azure's speech model"),
+    ("dashscope-tts-model", "alibaba/cosyvoice-v2", "what clients call DashScope's speech model"),
+    ("dashscope-upstream-model", "cosyvoice-v2", "what DashScope calls it"),
+)
 
 
 class Command(BaseCommand):
@@ -28,31 +41,41 @@ class Command(BaseCommand):
             action="store_const",
             dest="mode",
             const="merge",
-            help="keep the other models",
+            help="keep the other models (the default)",
         )
         mode.add_argument(
             "--reset", action="store_const", dest="mode", const="reset", help="remove the others"
         )
         parser.set_defaults(mode="merge")
         parser.add_argument("--dry-run", action="store_true", help="write nothing, show the diff")
-        parser.add_argument("--file", type=Path, help="a tree as export-router-config writes it")
-        parser.add_argument("--note", default="seeded", help="kept with the revision")
-        parser.add_argument("--openrouter-model", default="openai/gpt-4o-mini")
-        parser.add_argument("--default-chat-model", default="chat-default")
-        parser.add_argument("--azure-region", default="eastasia")
-        parser.add_argument("--azure-tts-model", default="microsoft/v1")
-        parser.add_argument("--dashscope-tts-model", default="alibaba/cosyvoice-v2")
-        parser.add_argument("--dashscope-region", default="intl", choices=("intl", "cn"))
-        parser.add_argument("--dashscope-upstream-model", default="cosyvoice-v2")
-        parser.add_argument("--default-tts-model", help="set on --reset, or when given")
+        parser.add_argument(
+            "--file",
+            type=Path,
+            help="publish this tree, as export-router-config --with-ciphertexts writes it",
+        )
+        parser.add_argument("--note", default="seeded", help=f"kept with the revision{DEFAULT}")
+        for name, default, what in CHOICES:
+            parser.add_argument(f"--{name}", default=default, help=what + DEFAULT)
+        parser.add_argument(
+            "--dashscope-region",
+            default="intl",
+            choices=("intl", "cn"),
+            help=f"where the key in DASHSCOPE_KEY is from{DEFAULT}",
+        )
+        parser.add_argument(
+            "--default-tts-model",
+            help="what auto means for speech (default: left as it is; with --reset the first)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        file = options["file"]
         try:
-            seeded = _imported(options) if options["file"] else _seeded(options)
+            seeded = _imported(options) if file else _seeded(options)
         except DomainError as refusal:
-            raise CommandError(refusal.message) from None
+            place = f"{file}: " if file else ""
+            raise CommandError(place + refusal.message.removeprefix(": ")) from None
         except OSError as unreadable:
-            raise CommandError(f"{options['file']}: {unreadable.strerror}") from None
+            raise CommandError(f"{file}: {unreadable.strerror}") from None
         for why in seeded.left:
             self.stderr.write(f"left as it is: {why}")
         if seeded.diff:
@@ -61,9 +84,15 @@ class Command(BaseCommand):
         self.stderr.write(wrote)
 
 
-def _imported(options: dict[str, Any]) -> seeding.Seeded:
-    return seeding.import_tree(
-        tree.parse_json(options["file"].read_bytes()),
+def _imported(options: dict[str, Any]) -> seed.Seeded:
+    text = options["file"].read_bytes()
+    if REDACTED in text:
+        raise CommandError(
+            f"{options['file']}: it was exported without its keys. Export it with: "
+            "export-router-config --with-ciphertexts"
+        )
+    return seed.import_tree(
+        tree.parse_json(text),
         mode=options["mode"],
         dry_run=options["dry_run"],
         by="manage.py",
@@ -72,7 +101,7 @@ def _imported(options: dict[str, Any]) -> seeding.Seeded:
     )
 
 
-def _seeded(options: dict[str, Any]) -> seeding.Seeded:
+def _seeded(options: dict[str, Any]) -> seed.Seeded:
     chosen = [_chat(options), _azure(options), _dashscope(options)]
     present = [each for each in chosen if each["plaintextKey"]]
     if not present:
@@ -83,8 +112,8 @@ def _seeded(options: dict[str, Any]) -> seeding.Seeded:
         "slices": present,
         "defaults": _defaults(present, options),
     }
-    return seeding.seed(
-        slices.parse(orjson.dumps(request)),
+    return seed.seed(
+        requests.parse(orjson.dumps(request)),
         by="manage.py",
         at=timezone.now(),
         note=options["note"],

@@ -6,12 +6,13 @@ Each kind that stands for a model says both ways what it means: `upstream` is wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from llmrouter.configuration import fields, tree
+from llmrouter.configuration import fields, spelling, tree
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -32,7 +33,30 @@ PlaintextKey = Annotated[Key | None, BeforeValidator(_not_blank)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
-class Keyed(tree.Shape):
+JUDGES: dict[str, spelling.Judge] = {
+    "model_name": spelling.model_name,
+    "override_model": spelling.upstream_model,
+    "upstream_model": spelling.upstream_model,
+    "base_url": spelling.base_url,
+    "rest_base_url": spelling.address,
+    "upstream_url": spelling.address,
+    "key_entry_id": spelling.name,
+}
+"""The fields of slices that hold words of an operator's, and what judges each."""
+
+
+class Spelled(tree.TreeShape):
+    """What an operator writes. It may say what is stored, so that its words are judged apart."""
+
+    def texts(self) -> Iterator[spelling.Spelled]:
+        """Yield what is judged by its spelling."""
+        for name, field in type(self).model_fields.items():
+            text = getattr(self, name)
+            if name in JUDGES and text is not None:
+                yield field.alias or name, text, JUDGES[name]
+
+
+class Keyed(Spelled):
     """A key to seal, or without one the key to keep: that of `existing_key_entry_id`, or the first.
 
     Each kind has a `key_entry_id` with a default of its own; a key that is kept keeps its own
@@ -49,7 +73,7 @@ class Keyed(tree.Shape):
         return self.key_entry_id if "key_entry_id" in self.model_fields_set else None
 
 
-class Chat(Keyed):
+class ChatProvider(Keyed):
     """Any OpenAI-compatible chat upstream."""
 
     surface: ClassVar[str] = tree.LLM
@@ -79,7 +103,7 @@ class Chat(Keyed):
         )
 
 
-class OpenRouter(Chat):
+class OpenRouter(ChatProvider):
     """OpenRouter unless `baseURL` says otherwise."""
 
     kind: Literal["openrouter"] = "openrouter"
@@ -87,7 +111,7 @@ class OpenRouter(Chat):
     key_entry_id: fields.Name = "openrouter-prod-1"
 
 
-class Bedrock(Chat):
+class Bedrock(ChatProvider):
     """Amazon Bedrock's OpenAI-compatible endpoint, in `us-east-1` unless `baseURL` says where."""
 
     kind: Literal["bedrock"] = "bedrock"
@@ -95,7 +119,7 @@ class Bedrock(Chat):
     key_entry_id: fields.Name = "bedrock-prod-1"
 
 
-class OpenAICompatible(Chat):
+class OpenAICompatible(ChatProvider):
     """OpenAI unless `baseURL` says otherwise."""
 
     kind: Literal["openai-compatible"] = "openai-compatible"
@@ -182,12 +206,18 @@ class UnspeechStreaming(Keyed):
     key_entry_id: fields.Name = "volcengine-prod-1"
 
 
-class Unspeech(tree.Shape):
+class Unspeech(Spelled):
     """Replaces the operator setting `UNSPEECH_UPSTREAM`; without `streaming`, that part goes."""
 
     kind: Literal["unspeech"] = "unspeech"
     rest_base_url: fields.HTTPURL = Field(alias="restBaseURL")
     streaming: UnspeechStreaming | None = None
+
+    def texts(self) -> Iterator[spelling.Spelled]:
+        """Yield what is judged by its spelling, that of the socket included."""
+        yield from super().texts()
+        for path, text, judge in self.streaming.texts() if self.streaming else ():
+            yield f"streaming.{path}", text, judge
 
 
 ChatSlice = OpenRouter | Bedrock | OpenAICompatible
@@ -204,6 +234,6 @@ def chat_kind(upstream: tree.LLMUpstream) -> type[ChatSlice]:
     return Bedrock if is_bedrock else OpenAICompatible
 
 
-def _kept(upstream: tree.Upstream) -> dict[str, str]:
+def _kept(upstream: tree.ConfiguredUpstream) -> dict[str, str]:
     key_id = upstream.keys[0].id
     return {"existing_key_entry_id": key_id, "key_entry_id": key_id}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import (
     BeforeValidator,
     Field,
@@ -16,8 +17,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from airi_server.kernel import validation
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter.configuration import fields, kinds, tree
+from llmrouter.configuration import fields, spelling, tree
+from llmrouter.configuration.seeding import providers
 
 MAX_SLICES = 20
 WITHOUT_SPEECH_RECOGNITION = "aliyun-nls-asr"
@@ -44,7 +47,7 @@ def _supported(value: Any) -> Any:
     return value
 
 
-KnownSlice = Annotated[kinds.ModelSlice | kinds.Unspeech, Field(discriminator="kind")]
+KnownSlice = Annotated[providers.ModelSlice | providers.Unspeech, Field(discriminator="kind")]
 Slice = Annotated[KnownSlice, BeforeValidator(_supported)]
 Alias = fields.UpstreamModel
 Voices = Annotated[
@@ -52,15 +55,21 @@ Voices = Annotated[
 ]
 
 
-class SeedDefaults(tree.Shape):
+class SeedDefaults(tree.TreeShape):
     """Which models `auto` means from now on, and the voices recommended for each locale."""
 
     chat_model: Alias | None = None
     tts_model: Alias | None = None
     tts_voices: Voices | None = None
 
+    def texts(self) -> Iterator[spelling.Spelled]:
+        """Yield what is judged by its spelling."""
+        for field, text in (("chatModel", self.chat_model), ("ttsModel", self.tts_model)):
+            if text is not None:
+                yield f"defaults.{field}", text, spelling.default_model
 
-class Seed(tree.Shape):
+
+class Seed(tree.TreeShape):
     """What to write, and whether what is already there stays."""
 
     mode: Mode = "merge"
@@ -71,11 +80,11 @@ class Seed(tree.Shape):
     @field_validator("slices")
     @classmethod
     def _say_something_once(
-        cls, given: tuple[kinds.ModelSlice | kinds.Unspeech, ...], info: ValidationInfo
-    ) -> tuple[kinds.ModelSlice | kinds.Unspeech, ...]:
+        cls, given: tuple[providers.ModelSlice | providers.Unspeech, ...], info: ValidationInfo
+    ) -> tuple[providers.ModelSlice | providers.Unspeech, ...]:
         if not given and info.data.get("defaults", ...) is None:
             raise PydanticCustomError("empty", "Give at least one slice, or defaults")
-        if sum(isinstance(each, kinds.Unspeech) for each in given) > 1:
+        if sum(isinstance(each, providers.Unspeech) for each in given) > 1:
             raise PydanticCustomError("two_unspeech", "At most one unspeech slice per request")
         twice = _repeated(given)
         if twice:
@@ -83,10 +92,10 @@ class Seed(tree.Shape):
         return given
 
 
-def _repeated(given: Sequence[kinds.ModelSlice | kinds.Unspeech]) -> str | None:
+def _repeated(given: Sequence[providers.ModelSlice | providers.Unspeech]) -> str | None:
     seen = set()
     for each in given:
-        if not isinstance(each, kinds.Unspeech):
+        if not isinstance(each, providers.Unspeech):
             place = f"the {each.surface} model {each.model_name}"
             if place in seen:
                 return place
@@ -108,9 +117,22 @@ def parse(text: str | bytes) -> Seed:
         return _SEED.validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as invalid:
         if invalid.errors()[0]["type"] == "json_invalid":
-            raise InvalidSeed("Request body must be JSON") from None
+            raise InvalidSeed(_not_json(text)) from None
         faults = [_as_sent(fault) for fault in tree.faults_of(invalid)]
-        raise InvalidSeed(faults[0]["message"], details=faults) from None
+        first = faults[0]["message"]
+        said = first if first[:1].isupper() else validation.sentence(faults)
+        raise InvalidSeed(said, details=faults) from None
+
+
+def _not_json(text: str | bytes) -> str:
+    """Return the contract's sentence (§3.8), and where the text stops being JSON."""
+    raw = text.encode(errors="replace") if isinstance(text, str) else text
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError as malformed:
+        where = validation.malformed_json(malformed, raw).partition(": ")[2]
+        return f"Request body must be JSON: {where}"
+    return "Request body must be JSON"
 
 
 def _as_sent(fault: dict[str, str]) -> dict[str, str]:

@@ -11,59 +11,61 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmrouter.configuration import kinds, tree
+from llmrouter.configuration import tree
+from llmrouter.configuration.seeding import providers
 
-SPEECH_KINDS: dict[str, type[kinds.SpeechSlice]] = {
-    kind.provider: kind for kind in (kinds.Azure, kinds.DashScope, kinds.StepFun)
+SPEECH_KINDS: dict[str, type[providers.SpeechSlice]] = {
+    kind.provider: kind for kind in (providers.Azure, providers.DashScope, providers.StepFun)
 }
-Model = tree.LLMModel | tree.TTSModel
 
 
-class Unrepresented(Exception):
+class NotRepresentable(Exception):
     """No slice stands for this; the text says why, for an operator."""
 
 
-def model_of(each: kinds.ModelSlice, key: tree.Key, known: Model | None) -> Model:
+def model_of(
+    each: providers.ModelSlice, key: tree.ConfiguredKey, known: tree.Model | None
+) -> tree.Model:
     """Return the model that a slice writes, over the one that is there if there is one."""
     decided = {**each.upstream(), "keys": (key,)}
-    if isinstance(each, kinds.Chat):
+    if isinstance(each, providers.ChatProvider):
         return _chat_model(each, decided, known if isinstance(known, tree.LLMModel) else None)
     return _speech_model(each, decided, known if isinstance(known, tree.TTSModel) else None)
 
 
-def slice_of(name: str, model: Model) -> kinds.ModelSlice:
+def slice_of(name: str, model: tree.Model) -> providers.ModelSlice:
     """Return the slice that writes this model again, its key kept.
 
     Raises:
         Unrepresented: There is none.
     """
     if len(model.upstreams) > 1:
-        raise Unrepresented(f"It has {len(model.upstreams)} upstreams.")
+        raise NotRepresentable(f"It has {len(model.upstreams)} upstreams.")
     if len(model.upstreams[0].keys) > 1:
-        raise Unrepresented(f"It has {len(model.upstreams[0].keys)} keys.")
+        raise NotRepresentable(f"It has {len(model.upstreams[0].keys)} keys.")
     try:
         found = _guess(name, model)
     except ValidationError:
         found = None
     if found is None or model_of(found, model.upstreams[0].keys[0], model) != model:
         what = f"a {model.provider} model" if isinstance(model, tree.TTSModel) else "a model"
-        raise Unrepresented(f"No kind of slice writes {what} like this one.")
+        raise NotRepresentable(f"No kind of slice writes {what} like this one.")
     return found
 
 
 def unspeech_of(
-    each: kinds.Unspeech, key: tree.Key | None, known: tree.UnspeechUpstream | None
+    each: providers.Unspeech, key: tree.ConfiguredKey | None, known: tree.UnspeechUpstream | None
 ) -> tree.UnspeechUpstream:
     """Return the speech service that a slice writes. `key` is that of its streaming socket."""
     if each.streaming is None or key is None:
         return tree.UnspeechUpstream(rest_base_url=each.rest_base_url)
     was = known.streaming if known else None
     decided = {"base_url": each.streaming.upstream_url, "keys": (key,)}
-    streaming = was.model_copy(update=decided) if was else tree.Streaming(**decided)
+    streaming = was.model_copy(update=decided) if was else tree.StreamingSpeech(**decided)
     return tree.UnspeechUpstream(rest_base_url=each.rest_base_url, streaming=streaming)
 
 
-def slice_of_unspeech(known: tree.UnspeechUpstream) -> kinds.Unspeech:
+def slice_of_unspeech(known: tree.UnspeechUpstream) -> providers.Unspeech:
     """Return the slice that writes this speech service again, its key kept.
 
     Raises:
@@ -72,16 +74,16 @@ def slice_of_unspeech(known: tree.UnspeechUpstream) -> kinds.Unspeech:
     streaming = None
     if known.streaming:
         if len(known.streaming.keys) > 1:
-            raise Unrepresented(f"It has {len(known.streaming.keys)} keys.")
+            raise NotRepresentable(f"It has {len(known.streaming.keys)} keys.")
         key_id = known.streaming.keys[0].id
-        streaming = kinds.UnspeechStreaming(
+        streaming = providers.UnspeechStreaming(
             upstream_url=known.streaming.base_url, existing_key_entry_id=key_id, key_entry_id=key_id
         )
-    return kinds.Unspeech(rest_base_url=known.rest_base_url, streaming=streaming)
+    return providers.Unspeech(rest_base_url=known.rest_base_url, streaming=streaming)
 
 
 def _chat_model(
-    each: kinds.Chat, decided: dict[str, Any], known: tree.LLMModel | None
+    each: providers.ChatProvider, decided: dict[str, Any], known: tree.LLMModel | None
 ) -> tree.LLMModel:
     if known is None:
         return tree.LLMModel(upstreams=(tree.LLMUpstream(**decided),))
@@ -92,7 +94,7 @@ def _chat_model(
 
 
 def _speech_model(
-    each: kinds.SpeechSlice, decided: dict[str, Any], known: tree.TTSModel | None
+    each: providers.SpeechSlice, decided: dict[str, Any], known: tree.TTSModel | None
 ) -> tree.TTSModel:
     if known is None or known.provider != each.provider:
         return tree.TTSModel(provider=each.provider, upstreams=(tree.TTSUpstream(**decided),))
@@ -102,9 +104,9 @@ def _speech_model(
     return known.model_copy(update={"upstreams": (was.model_copy(update=decided),)})
 
 
-def _guess(name: str, model: Model) -> kinds.ModelSlice | None:
+def _guess(name: str, model: tree.Model) -> providers.ModelSlice | None:
     if isinstance(model, tree.LLMModel):
         upstream = model.upstreams[0]
-        return kinds.chat_kind(upstream).of(name, upstream)
+        return providers.chat_kind(upstream).of(name, upstream)
     kind = SPEECH_KINDS.get(model.provider)
     return kind.of(name, model.upstreams[0]) if kind else None

@@ -8,23 +8,15 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from airi_server.runtime import options as operator_options
-from llmrouter.configuration import (
-    key_hosts,
-    kinds,
-    publishing,
-    slice_keys,
-    slices,
-    translation,
-    tree,
-)
-from llmrouter.options import (
+from llmrouter.configuration import origins, publishing, spelling, tree
+from llmrouter.configuration.options import (
     DEFAULT_CHAT_MODEL,
     DEFAULT_TTS_MODEL,
     DEFAULT_TTS_VOICES,
     UNSPEECH_UPSTREAM,
 )
+from llmrouter.configuration.seeding import keys, providers, requests, translation
 
-Model = tree.LLMModel | tree.TTSModel
 ROUTER_CONFIG: Final = "LLM_ROUTER_CONFIG"
 NAMES: Final = (
     ROUTER_CONFIG,
@@ -46,25 +38,25 @@ def in_force(name: str) -> Any:
         return None
 
 
-def wanted(request: slices.Seed) -> Iterator[tuple[str, Any]]:
+def wanted(request: requests.Seed) -> Iterator[tuple[str, Any]]:
     """Yield what a request writes, by the contract's names; nothing is written yet.
 
     Raises:
         InvalidSeed: A key cannot be sent, or is to be kept and is not there.
         InvalidTree: There would be too many models.
     """
-    if any(not isinstance(each, kinds.Unspeech) for each in request.slices):
+    if any(not isinstance(each, providers.Unspeech) for each in request.slices):
         current = publishing.current_tree()
         base = tree.Tree() if request.mode == "reset" else current
         yield ROUTER_CONFIG, merged(base, _tree_of(request, current, base))
     for at, each in enumerate(request.slices):
-        if isinstance(each, kinds.Unspeech):
+        if isinstance(each, providers.Unspeech):
             yield UNSPEECH_UPSTREAM.name, _unspeech(each, f"slices.{at}.streaming")
     if request.defaults:
         yield from _defaults(request.mode, request.defaults)
 
 
-def flattened(request: slices.Seed) -> dict[int, str]:
+def flattened(request: requests.Seed) -> dict[int, str]:
     """Return for each slice that would lose a part of what is there why, by the slice's index."""
     found: dict[int, str] = {}
     if request.mode == "merge":
@@ -72,8 +64,24 @@ def flattened(request: slices.Seed) -> dict[int, str]:
         for at, each in enumerate(request.slices):
             try:
                 _translate_what_is_there(each, current)
-            except translation.Unrepresented as why:
+            except translation.NotRepresentable as why:
                 found[at] = f"{_name_of(each)}: {why}"
+    return found
+
+
+def misspelled(request: requests.Seed) -> list[dict[str, str]]:
+    """Return path and message of what a request may not write, unless it is in force already."""
+    current, found = publishing.current_tree(), []
+    for at, each in enumerate(request.slices):
+        if isinstance(each, providers.Unspeech):
+            texts, there = each.texts(), _words_of_service()
+        else:
+            texts, there = each.texts(), spelling.words_of(current, each.surface, each.model_name)
+        placed = ((f"slices.{at}.{field}", text, judge) for field, text, judge in texts)
+        found += spelling.judged(placed, there)
+    if request.defaults:
+        there = {str(in_force(o.name)) for o in (DEFAULT_CHAT_MODEL, DEFAULT_TTS_MODEL)}
+        found += spelling.judged(request.defaults.texts(), there)
     return found
 
 
@@ -114,12 +122,14 @@ def models_of(
     return config.llm.models if surface == tree.LLM else config.tts.models
 
 
-def _name_of(each: kinds.ModelSlice | kinds.Unspeech) -> str:
-    return tree.STREAMING_TTS if isinstance(each, kinds.Unspeech) else each.model_name
+def _name_of(each: providers.ModelSlice | providers.Unspeech) -> str:
+    return tree.STREAMING_TTS if isinstance(each, providers.Unspeech) else each.model_name
 
 
-def _translate_what_is_there(each: kinds.ModelSlice | kinds.Unspeech, current: tree.Tree) -> None:
-    if isinstance(each, kinds.Unspeech):
+def _translate_what_is_there(
+    each: providers.ModelSlice | providers.Unspeech, current: tree.Tree
+) -> None:
+    if isinstance(each, providers.Unspeech):
         service = _unspeech_in_force()
         if service is not None:
             translation.slice_of_unspeech(service)
@@ -129,11 +139,11 @@ def _translate_what_is_there(each: kinds.ModelSlice | kinds.Unspeech, current: t
         translation.slice_of(each.model_name, known)
 
 
-def _tree_of(request: slices.Seed, current: tree.Tree, base: tree.Tree) -> tree.Tree:
+def _tree_of(request: requests.Seed, current: tree.Tree, base: tree.Tree) -> tree.Tree:
     """Build one model for each slice over that of `base`, with the keys of `current` at hand."""
     made: dict[str, dict[str, Any]] = {tree.LLM: {}, tree.TTS: {}}
     for at, each in enumerate(request.slices):
-        if not isinstance(each, kinds.Unspeech):
+        if not isinstance(each, providers.Unspeech):
             known, there = (
                 models_of(side, each.surface).get(each.model_name) for side in (base, current)
             )
@@ -145,43 +155,30 @@ def _tree_of(request: slices.Seed, current: tree.Tree, base: tree.Tree) -> tree.
 
 
 def _model_of(
-    each: kinds.ModelSlice, path: str, *, known: Model | None, there: Model | None
-) -> Model:
+    each: providers.ModelSlice, path: str, *, known: tree.Model | None, there: tree.Model | None
+) -> tree.Model:
     """Build the model of a slice over `known`; `there` has the keys that may be kept."""
-    name = each.model_name
-    candidates = [key for upstream in there.upstreams for key in upstream.keys] if there else []
-    key = slice_keys.key_of(each, path, model=name, candidates=candidates)
-    model = translation.model_of(each, key, known)
-    host = _host_left(there, model) if there else None
-    if host is None:
-        return model
-    if each.plaintext_key is None:
-        raise slices.InvalidSeed.at(f"{path}.plaintextKey", key_hosts.ENTER_AGAIN.format(host=host))
-    return translation.model_of(
-        each, slice_keys.key_of(each, path, model=name, candidates=()), known
+    key = keys.key_of(
+        each,
+        path,
+        model=each.model_name,
+        origin=origins.of(each.upstream()["base_url"]),
+        candidates=keys.Candidate.of(there.upstreams if there else ()),
     )
+    return translation.model_of(each, key, known)
 
 
-def _host_left(there: Model, made: Model) -> str | None:
-    """Return the host that the keys were entered for, if the model is no longer there."""
-    entered_for = {key_hosts.origin(upstream.base_url) for upstream in there.upstreams}
-    is_there = key_hosts.origin(made.upstreams[0].base_url) in entered_for
-    return None if is_there else min(entered_for)
-
-
-def _refuse_another_socket(path: str, there: str, wanted: str) -> None:
-    if key_hosts.origin(there) != key_hosts.origin(wanted):
-        message = key_hosts.ENTER_AGAIN.format(host=key_hosts.origin(there))
-        raise slices.InvalidSeed.at(f"{path}.plaintextKey", message)
-
-
-def _unspeech(each: kinds.Unspeech, path: str) -> tree.JSON:
+def _unspeech(each: providers.Unspeech, path: str) -> tree.JSON:
     known, key = _unspeech_in_force(), None
     if each.streaming:
-        there = known.streaming.keys if known and known.streaming else ()
-        key = slice_keys.key_of(each.streaming, path, model=tree.STREAMING_TTS, candidates=there)
-        if each.streaming.plaintext_key is None and known and known.streaming:
-            _refuse_another_socket(path, known.streaming.base_url, each.streaming.upstream_url)
+        there = (known.streaming,) if known and known.streaming else ()
+        key = keys.key_of(
+            each.streaming,
+            path,
+            model=tree.STREAMING_TTS,
+            origin=origins.of(each.streaming.upstream_url),
+            candidates=keys.Candidate.of(there),
+        )
     return tree.dump(translation.unspeech_of(each, key, known))
 
 
@@ -190,7 +187,16 @@ def _unspeech_in_force() -> tree.UnspeechUpstream | None:
     return UNSPEECH_UPSTREAM.parse(stored) if stored else None
 
 
-def _defaults(mode: slices.Mode, given: slices.SeedDefaults) -> Iterator[tuple[str, Any]]:
+def _words_of_service() -> set[str]:
+    known = _unspeech_in_force()
+    if known is None:
+        return set()
+    socket = known.streaming
+    of_socket = {socket.base_url, *(key.id for key in socket.keys)} if socket else set()
+    return {known.rest_base_url, *of_socket}
+
+
+def _defaults(mode: requests.Mode, given: requests.SeedDefaults) -> Iterator[tuple[str, Any]]:
     if given.chat_model:
         yield DEFAULT_CHAT_MODEL.name, given.chat_model
     if given.tts_model:

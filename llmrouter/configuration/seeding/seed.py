@@ -15,12 +15,13 @@ from django.db import transaction
 from pydantic import SecretStr
 
 from airi_server.runtime import options as operator_options
-from llmrouter.configuration import changes, kinds, publishing, slices, tree, values
-from llmrouter.models import NOTE_LENGTH
-from llmrouter.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration import changes, publishing, tree
+from llmrouter.configuration.models import NOTE_LENGTH
+from llmrouter.configuration.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration.seeding import desired, providers, requests
 
 
-class WouldFlatten(slices.InvalidSeed):
+class WouldFlatten(requests.InvalidSeed):
     """A slice is for a model that has more than a slice can say. Nothing was written."""
 
 
@@ -40,7 +41,7 @@ class Seeded:
 
 
 def seed(
-    request: slices.Seed, *, by: str, at: datetime, note: str = "seeded", is_routine: bool = False
+    request: requests.Seed, *, by: str, at: datetime, note: str = "seeded", is_routine: bool = False
 ) -> Seeded:
     """Write every slice in one transaction, and tell every instance once it commits.
 
@@ -53,50 +54,58 @@ def seed(
             can say is left as it is, and does not hold up the others.
 
     Raises:
-        InvalidSeed: A key cannot be sent, or is to be kept and is not there. Nothing was written.
+        InvalidSeed: A key cannot be sent, or is to be kept and is not there or was entered for
+            another origin; or a name or an address may not be written. Nothing was written.
         WouldFlatten: Merging, and a model has several upstreams or keys. Nothing was written.
         InvalidTree: There would be too many models. Nothing was written.
     """
     with transaction.atomic():
         publishing.lock()
-        left = values.flattened(request)
+        misspelled = desired.misspelled(request)
+        if misspelled:
+            raise requests.InvalidSeed(misspelled[0]["message"], details=misspelled)
+        left = desired.flattened(request)
         if left and not is_routine:
             raise _would_flatten(left)
         request = _without(left, request)
-        wanted = dict(values.wanted(request))
-        stored = {name: values.in_force(name) for name in wanted}
+        wanted = dict(desired.wanted(request))
+        stored = {name: desired.in_force(name) for name in wanted}
         changed = [] if request.dry_run else [n for n in wanted if wanted[n] != stored[n]]
         for name in changed:
             _write(name, wanted[name], note=note, by=by, at=at)
     return Seeded(
         applied=[_applied(each, wanted) for each in request.slices],
         changed=changed,
-        preview=values.preview(wanted),
-        diff=changes.diff(values.as_json(stored), values.as_json(wanted)),
+        preview=desired.preview(wanted),
+        diff=changes.diff(desired.as_json(stored), desired.as_json(wanted)),
         left=list(left.values()),
     )
 
 
 def import_tree(
-    config: tree.Tree, *, mode: slices.Mode, dry_run: bool, by: str, at: datetime, note: str
+    config: tree.Tree, *, mode: requests.Mode, dry_run: bool, by: str, at: datetime, note: str
 ) -> Seeded:
     """Publish a tree with its ciphertexts, merged into the one in force or in its place.
 
     Raises:
-        InvalidTree: A key that is new here does not open. Nothing was written.
+        InvalidTree: A key that is new here does not open, or one would go to another origin than
+            it was entered for; a name or an address may not be written. Nothing was written, and
+            a dry run says the same.
     """
     with transaction.atomic():
         publishing.lock()
         current = publishing.current_tree()
-        wanted = config if mode == "reset" else values.merged(current, config)
-        if not dry_run:
+        wanted = config if mode == "reset" else desired.merged(current, config)
+        if dry_run:
+            publishing.check(wanted)
+        else:
             publishing.publish(wanted, note=note, by=by, at=at)
-    before, after = {values.ROUTER_CONFIG: current}, {values.ROUTER_CONFIG: wanted}
+    before, after = {desired.ROUTER_CONFIG: current}, {desired.ROUTER_CONFIG: wanted}
     return Seeded(
         applied=[],
-        changed=[values.ROUTER_CONFIG] if wanted != current and not dry_run else [],
-        preview=values.preview(after),
-        diff=changes.diff(values.as_json(before), values.as_json(after)),
+        changed=[desired.ROUTER_CONFIG] if wanted != current and not dry_run else [],
+        preview=desired.preview(after),
+        diff=changes.diff(desired.as_json(before), desired.as_json(after)),
     )
 
 
@@ -109,21 +118,22 @@ def route_chat(  # noqa: PLR0913  the launcher says it all in one place
     key_id: str,
     by: str,
     at: datetime,
+    is_default: bool = True,
 ) -> Seeded:
-    """Route one chat model to one upstream and make it what `auto` means.
+    """Route one chat model to one upstream and, by default, make it what `auto` means.
 
     Safe to run at every start: what is already so is not written again, and a model that an
     operator gave more upstreams or keys stays as it is.
     """
-    chat = kinds.OpenRouter(
+    chat = providers.OpenRouter(
         model_name=model_name,
         base_url=base_url,
         override_model=override_model,
         plaintext_key=SecretStr(plaintext_key),
         key_entry_id=key_id,
     )
-    defaults = slices.SeedDefaults(chat_model=model_name)
-    request = slices.Seed(slices=(chat,), defaults=defaults)
+    defaults = requests.SeedDefaults(chat_model=model_name) if is_default else None
+    request = requests.Seed(slices=(chat,), defaults=defaults)
     return seed(request, by=by, at=at, note=f"{model_name} routed", is_routine=True)
 
 
@@ -135,7 +145,7 @@ def _would_flatten(left: dict[int, str]) -> WouldFlatten:
     return WouldFlatten(faults[0]["message"], details=faults)
 
 
-def _without(left: dict[int, str], request: slices.Seed) -> slices.Seed:
+def _without(left: dict[int, str], request: requests.Seed) -> requests.Seed:
     kept = tuple(each for at, each in enumerate(request.slices) if at not in left)
     return request.model_copy(update={"slices": kept})
 
@@ -148,13 +158,13 @@ def _write(name: str, value: Any, *, note: str, by: str, at: datetime) -> None:
 
 
 def _applied(
-    each: kinds.ModelSlice | kinds.Unspeech, wanted: dict[str, Any]
+    each: providers.ModelSlice | providers.Unspeech, wanted: dict[str, Any]
 ) -> dict[str, str | None]:
-    if isinstance(each, kinds.Unspeech):
+    if isinstance(each, providers.Unspeech):
         streaming = wanted[UNSPEECH_UPSTREAM.name].get("streaming")
         key_id = streaming["keys"][0]["id"] if streaming else None
         return {"kind": each.kind, "target": "unspeech", "keyEntryId": key_id}
-    model = values.models_of(wanted[values.ROUTER_CONFIG], each.surface)[each.model_name]
+    model = desired.models_of(wanted[desired.ROUTER_CONFIG], each.surface)[each.model_name]
     return {
         "kind": each.kind,
         "target": "llm-router",
