@@ -20,7 +20,7 @@ from airi_server.kernel import instance
 from airi_server.kernel.counters import Counter
 
 if TYPE_CHECKING:
-    from llmrouter.routing.failures import Failure
+    from llmrouter.routing.failures import FailureRecord
     from llmrouter.routing.planning import Attempt
 
 _meter: Final = metrics.get_meter("airi.llmrouter")
@@ -46,10 +46,15 @@ KEY_EXHAUSTED: Final = _counter("airi.gen_ai.gateway.key.exhausted")
 SAME_STATUS: Final = _counter("airi.gen_ai.gateway.same_status_exhaustion")
 DECRYPT_FAILURES: Final = _counter("airi.gen_ai.gateway.decrypt.failures")
 CONFIG_RELOAD: Final = _counter("airi.gen_ai.gateway.config.reload")
+USAGE_BOUNDED: Final = _counter("airi.gen_ai.gateway.usage.bounded")
+EMPTY_ANSWERS: Final = _counter("airi.gen_ai.gateway.answer.empty")
 FLUX_CONSUMED: Final = _counter("airi.billing.flux.consumed")
 FLUX_UNBILLED: Final = _counter("airi.billing.flux.unbilled")
+_ODD: Final = {"bounded": USAGE_BOUNDED, "none": EMPTY_ANSWERS}
+"""Where an operator should ask a provider why."""
 INSUFFICIENT: Final = _counter("flux.insufficient_balance")
 RATE_LIMITED: Final = _counter("airi.rate_limit.blocked")
+REFUSED: Final = _counter("airi.gen_ai.gateway.refused")
 
 
 @dataclass(slots=True)
@@ -85,6 +90,7 @@ class Report:
     input_tokens: int | None
     output_tokens: int | None
     interrupted: str | None
+    usage_source: str
     attempt: Attempt | None
     depth: int
     traceparent: str | None
@@ -109,6 +115,10 @@ def request_ended(report: Report) -> None:
     if report.interrupted:
         STREAM_INTERRUPTED.add(
             1, {"gen_ai.request.model": report.model, "stage": report.interrupted}
+        )
+    if report.attempt is not None and report.usage_source in _ODD:
+        _ODD[report.usage_source].add(
+            1, {"provider": report.attempt.upstream.host, "key_entry_id": report.attempt.key.id}
         )
     if report.unbilled:
         stage = "streaming" if report.stream else "non_streaming"
@@ -163,7 +173,7 @@ def _attributes(report: Report) -> Mapping[str, str | int | bool]:
     return attributes
 
 
-def attempt_failed(failure: Failure) -> None:
+def attempt_failed(failure: FailureRecord) -> None:
     if _exporting.tracer is None:
         return
     reason = "timeout" if failure.is_timeout else failure.reason
@@ -172,7 +182,7 @@ def attempt_failed(failure: Failure) -> None:
         UPSTREAM_ERRORS.add(1, {"provider": failure.provider, "status_code": failure.status})
 
 
-def exhausted(tried: Sequence[Failure]) -> None:
+def exhausted(tried: Sequence[FailureRecord]) -> None:
     """Count each upstream that nobody answered at, and whether all of them said the same."""
     if _exporting.tracer is None:
         return
@@ -202,3 +212,12 @@ def refused_for_flux() -> None:
 def rate_limited(*, key_type: str, limit: str) -> None:
     if _exporting.tracer is not None:
         RATE_LIMITED.add(1, {"route": "openai.completions", "key_type": key_type, "limit": limit})
+
+
+def refused(*, model: str, code: str, status: int) -> None:
+    """Count a request that was refused before it was opened; `model` is one there is, or empty."""
+    if _exporting.tracer is not None:
+        REFUSED.add(
+            1,
+            {"gen_ai.request.model": model, "code": code, "http.response.status_code": status},
+        )

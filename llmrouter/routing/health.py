@@ -1,245 +1,313 @@
-"""Which keys rest after a failure: known here at once, to every instance through Redis.
+"""Health of keys and targets: what this process has found and others have told.
 
-401 rests a key until an operator publishes a revision. 402 and 403 may be about one request (its
-length, its contents), so they rest it for 5 s, four times longer each time up to an hour. 429 rests
-it for its `Retry-After`, 1 s to 10 min; five server errors or timeouts in a row for 2 s, doubling
-to a minute. One probe goes when the time is up. Without Redis each instance learns for itself.
+What is held against whom is decided in `scopes`, from evidence. This module gives it the clock,
+tells the other instances what has failed and what has served since, and keeps how breakers stand in
+Redis for those that start, and for people: to them a key has failed until it serves, also when its
+rest is over. Without Redis each instance learns for itself. A new revision, and a test by an
+operator that works, hold nothing against anybody any longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from airi_server.kernel import notify, redis
-from llmrouter.routing import failures
-from llmrouter.routing.failures import AttemptFailed
-from llmrouter.routing.planning import Attempt
+from airi_server.kernel import instance, pubsub, redis, resources
+from llmrouter.configuration.routes import Key, Upstream
+from llmrouter.routing import evidence
+from llmrouter.routing.breakers import RULES
+from llmrouter.routing.evidence import BreakerOutcome, BreakerState, FailedAttempt, name_of
+from llmrouter.routing.failures import AttemptFailed, Blame
+from llmrouter.routing.planning import WELL, Ask, Attempt, HealthVerdict
+from llmrouter.routing.scopes import Scopes
 
 logger = logging.getLogger(__name__)
 
 TOPIC: Final = "health"
-STRIKES: Final = 5
-FIRST_REST_S: Final = 2.0
-LONGEST_REST_S: Final = 60.0
-REFUSED_REST_S: Final = 5.0
-LONGEST_REFUSED_REST_S: Final = 3600.0
-PROBE_S: Final = 30.0
-DEFAULT_RETRY_AFTER_S: Final = 5.0
+KEEP_STANDING_LUA: Final = resources.read_text("llmrouter", "lua/keep_standing.lua")
 CATCH_UP_TRIES: Final = 20
 CATCH_UP_PAUSE_S: Final = 0.1
 
+Standings = Mapping[str, tuple[BreakerState, ...]]
+"""`health_id` or `target_id` → what is held against it."""
 
-@dataclass(slots=True)
-class _Record:
-    """What is known of one key.
-
-    `strikes` counts failures in a row that trip the breaker, `refusals` every 402 and 403 since
-    the last success; `probe` is the attempt that tries the key after its rest; `revision` is the
-    one in force when it failed.
-    """
-
-    until: float = 0.0
-    reason: str = ""
-    strikes: int = 0
-    refusals: int = 0
-    probe: Attempt | None = None
-    revision: int | None = None
-
-
-_records: dict[str, _Record] = {}
+_scopes: Scopes = Scopes()
 _revision: int | None = None
-_NOTHING: Final[Mapping[str, float]] = {}
 
 
-def resting(revision: int) -> Mapping[str, float]:
-    """Return `health_id` → the epoch second until which it rests; empty when all is well.
+def asking_for(caller: str, revision: int) -> Ask | None:
+    """Return what tells how each candidate is for a caller; None while all is well.
 
     A new revision wakes everything: an operator has looked.
     """
-    global _revision  # noqa: PLW0603  the newest revision this process has routed with
     if revision != _revision:
-        if _revision is None:
-            _drop_before(revision)
-        elif _records:
-            _records.clear()
-            redis.link().tell("DEL", _key())
-        _revision = revision
-    if not _records:
-        return _NOTHING
-    return {name: record.until for name, record in _records.items() if record.until}
+        _turn(revision)
+    if not _scopes.unwell:
+        return None
+    now = time.monotonic()
+    _scopes.sweep(now)
+
+    def ask(upstream: Upstream, key: Key) -> HealthVerdict:
+        return _scopes.verdict(upstream, key, caller, now)
+
+    return ask
 
 
-def _drop_before(revision: int) -> None:
-    """Forget what was told of older revisions while this process was not there to see them go."""
-    for name in [n for n, record in _records.items() if record.revision not in (None, revision)]:
-        del _records[name]
+def _turn(revision: int) -> None:
+    global _revision  # noqa: PLW0603  the newest revision this process has routed with
+    _revision = revision
+    _scopes.wake(time.monotonic())
 
 
-def rest_of(health_id: str) -> tuple[float, str]:
-    """Return until when a key rests, in epoch seconds, and the reason of its last failure."""
-    record = _records.get(health_id)
-    return (record.until, record.reason) if record else (0.0, "")
+def try_acquire(attempt: Attempt, caller: str, *, has_others: bool) -> HealthVerdict:
+    """Return whether an attempt may go now: rank `FIRST`; `LAST` is after the others.
 
-
-def claim(attempt: Attempt) -> bool:
-    """Return whether the key may be tried now; a key that has rested is tried by one at a time.
-
-    Asked again at the last moment, because a plan is some milliseconds old when it is walked.
-    Follow it with `note_success`, `note_failure` or `give_back`.
+    Asked again at the last moment, because a plan is some time old when it is walked. Follow it
+    with `note_success`, `note_failure` or `give_back`.
     """
-    record = _records.get(attempt.key.health_id)
-    if record is None or not record.until:
-        return True
-    now = time.time()
-    if record.until > now:
-        return False
-    record.until = now + PROBE_S
-    record.probe = attempt
-    return True
+    if not _scopes.unwell:
+        return WELL
+    return _scopes.try_acquire(attempt, caller, has_others=has_others, now=time.monotonic())
 
 
 def give_back(attempt: Attempt) -> None:
     """Nothing was learnt: whoever comes next may be the probe."""
-    record = _records.get(attempt.key.health_id)
-    if record is not None and record.probe is attempt:
-        record.until = time.time()
-        record.probe = None
+    _scopes.give_back(attempt)
 
 
-def note_success(attempt: Attempt) -> None:
-    """Forget what was held against the key."""
-    record = _records.pop(attempt.key.health_id, None)
-    if record is not None and record.until:
-        redis.link().tell("HDEL", _key(), attempt.key.health_id)
-        notify.send_soon(TOPIC, id=attempt.key.health_id, until=0)
+def note_success(attempt: Attempt, caller: str, began: float) -> None:
+    """Note that an answer to what was sent at `began` has begun just now.
+
+    The key was good when the request was sent, and perhaps not since; the target is good now.
+    """
+    now = time.monotonic()
+    if _scopes.unwell:
+        _scopes.give_back(attempt)
+    key_id, target_id = attempt.key.health_id, attempt.upstream.target_id
+    if _scopes.succeed(key_id, caller, began, now):
+        _tell_cleared(key_id, began, now)
+    if _scopes.succeed(target_id, caller, now, now):
+        _tell_cleared(target_id, now, now)
 
 
-def note_failure(attempt: Attempt, failed: AttemptFailed) -> None:
-    """Rest the key if the failure says so, here and everywhere."""
-    now = time.time()
-    record = _records.setdefault(attempt.key.health_id, _Record())
-    record.reason = failed.reason
-    record.probe = None
-    record.revision = _revision
-    rest_s = _rest_s(record, failed)
-    if rest_s <= 0:
-        record.until = 0.0
-        return
-    record.until = now + rest_s
-    if failed.status in (401, 402, 403):
-        logger.error(
-            "A provider refuses a key",
-            extra={"upstream": attempt.upstream.id, "key": attempt.key.id, "status": failed.status},
-        )
-    until = None if math.isinf(rest_s) else record.until
-    facts = {"until": until, "reason": failed.reason, "revision": _revision}
-    redis.link().tell("HSET", _key(), attempt.key.health_id, orjson.dumps(facts))
-    notify.send_soon(TOPIC, id=attempt.key.health_id, **facts)
+def note_failure(
+    attempt: Attempt,
+    failed: AttemptFailed,
+    *,
+    caller: str,
+    fingerprint: Callable[[], str],
+    began: float,
+) -> float:
+    """Hold a failure against whom it blames, here and everywhere; return how long the caller rests.
 
-
-def _rest_s(record: _Record, failed: AttemptFailed) -> float:
-    if failed.status == 401:
-        return math.inf
-    if failed.status in (402, 403):
-        record.refusals += 1
-        longer = 4.0 ** min(6, record.refusals - 1)
-        return min(LONGEST_REFUSED_REST_S, REFUSED_REST_S * longer)
-    if failed.status == 429:
-        asked = failures.seconds_of(
-            failed.retry_after, now=datetime.now(UTC), default=DEFAULT_RETRY_AFTER_S
-        )
-        return min(600.0, max(1.0, asked)) if math.isfinite(asked) else DEFAULT_RETRY_AFTER_S
-    record.strikes += 1
-    if record.strikes < STRIKES:
+    `fingerprint` names what was asked, and `began` is when it was sent, by `time.monotonic`.
+    """
+    is_probe = _scopes.give_back(attempt)
+    if failed.blame is None:
         return 0.0
-    return min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(10, record.strikes - STRIKES))
+    is_of_key = RULES[failed.blame].of_key
+    now = time.monotonic()
+    found = FailedAttempt(
+        scope=attempt.key.health_id if is_of_key else attempt.upstream.target_id,
+        blame=failed.blame,
+        caller=name_of(caller),
+        fingerprint=fingerprint(),
+        at=now,
+        dispatched_at=began,
+        asked_s=failed.wait_s,
+        is_probe=is_probe,
+        reason=failed.reason,
+    )
+    outcome = _scopes.fail(found)
+    _alert(attempt, failed, outcome)
+    if outcome.is_told:
+        _tell(evidence.of_failure(found, now))
+        _keep(found.scope, failed.blame, now, failed.words)
+    return outcome.rest_s
+
+
+def _alert(attempt: Attempt, failed: AttemptFailed, outcome: BreakerOutcome) -> None:
+    """Log what somebody has to look at, once until it is well again."""
+    is_dead, is_doubt = failed.blame is Blame.DEAD, failed.blame is Blame.DOUBT
+    facts = {"upstream": attempt.upstream.id, "key": attempt.key.id, "status": failed.status}
+    if (is_dead and outcome.is_first) or (is_doubt and outcome.opens):
+        logger.error("A provider refuses a key", extra=facts)
+    elif outcome.opens and not is_dead:
+        facts |= {"model": attempt.upstream.model, "reason": failed.reason}
+        logger.warning("An upstream fails for several callers", extra=facts)
+
+
+def wake(*scope_ids: str) -> None:
+    """Hold nothing against these any longer: somebody has seen them serve. From any thread."""
+    for scope_id in scope_ids:
+        _scopes.wake_one(scope_id)
+        pubsub.send(TOPIC, by=instance.ID, what=evidence.WOKEN, scope=scope_id)
+    fields = [_field(scope_id, blame) for scope_id in scope_ids for blame in Blame]
+    try:
+        get_redis_connection("default").hdel(_key(), *fields)
+    except RedisError:
+        logger.warning("Unable to tell that an upstream works")
 
 
 def forget() -> None:
     """Drop everything this process knows; for tests and for a fresh start."""
-    global _revision  # noqa: PLW0603  the newest revision this process has routed with
-    _records.clear()
-    _revision = None
+    global _revision, _scopes
+    _scopes, _revision = Scopes(), None
 
 
-def resting_from_redis() -> dict[str, tuple[float, str]]:
-    """Return what every instance told: `health_id` → (until, reason). Empty without Redis."""
+def standings_from_redis(revision: int) -> Standings:
+    """Return what instances hold against whom, by this revision. Empty without Redis."""
+    return read_standings(revision) or {}
+
+
+def read_standings(revision: int) -> Standings | None:
+    """Return the same, None without Redis.
+
+    Also what is held against nobody any longer, because its rest is long over: as long as nobody
+    has succeeded since, the last that is known of it is that it failed.
+    """
     try:
-        told = get_redis_connection("default").hgetall(_key())
+        with get_redis_connection("default").pipeline(transaction=False) as asked:
+            now, kept = asked.time().hgetall(_key()).execute()
     except RedisError:
-        return {}
-    return {
-        name.decode(): (_until(facts), str(facts.get("reason", "")))
-        for name, value in told.items()
-        if (facts := _told(value))
-    }
-
-
-def _told(value: bytes) -> dict[str, Any] | None:
-    """Return the facts of one key as they were told, or None if they make no sense."""
-    try:
-        facts = orjson.loads(value)
-        _until(facts)
-    except (ValueError, TypeError, AttributeError):
         return None
-    return dict(facts)
+    told = _standings(kept.items(), now[0] * 1000 + now[1] // 1000)
+    return _by_scope((scope_id, standing) for of, scope_id, standing in told if of == revision)
 
 
-def _until(facts: Mapping[str, Any]) -> float:
-    until = facts.get("until")
-    return math.inf if until is None else float(until)
+def own_standings() -> Standings:
+    """Return what this process holds against whom: without Redis that is all that is known."""
+    return _by_scope(_scopes.standings(time.monotonic()))
+
+
+def _by_scope(standings: Iterable[tuple[str, BreakerState]]) -> Standings:
+    found: defaultdict[str, list[BreakerState]] = defaultdict(list)
+    for scope_id, standing in standings:
+        if standing.rest_s or standing.is_open or RULES[standing.blame].is_plain:
+            found[scope_id].append(standing)
+    return {scope_id: tuple(each) for scope_id, each in found.items()}
+
+
+def _standings(kept: Any, now_ms: int) -> Iterator[tuple[int, str, BreakerState]]:
+    """Yield what makes sense of what Redis keeps, with its revision; `now_ms` is its own clock."""
+    for field, value in kept:
+        try:
+            scope_id, _, blame = field.decode().partition(":")
+            since, until, facts = value.split(b" ", 2)
+            told = orjson.loads(facts)
+            standing = BreakerState(
+                Blame(blame),
+                level=max(-1, min(16, int(told["level"]))),
+                rest_s=evidence.seconds((int(until) - now_ms) / 1000),
+                since_s=max(0.0, (now_ms - int(since)) / 1000),
+                reason=evidence.word(told["reason"]),
+                words=evidence.words(told.get("words", "")),
+            )
+            revision = int(told["revision"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        yield revision, scope_id, standing
 
 
 def _key() -> str:
     return redis.key("health")
 
 
+def _field(scope_id: str, blame: Blame) -> str:
+    return f"{scope_id}:{blame}"
+
+
+def _tell(facts: dict[str, Any]) -> None:
+    pubsub.send_soon(TOPIC, by=instance.ID, revision=_revision, **facts)
+
+
+def _tell_cleared(scope_id: str, since: float, now: float) -> None:
+    _tell(evidence.of_success(scope_id, since, now))
+    _drop_cleared(scope_id, now)
+
+
+def _drop_cleared(scope_id: str, now: float) -> None:
+    gone = [blame for blame in Blame if _scopes.standing(scope_id, blame, now) is None]
+    if gone:
+        redis.link().tell("HDEL", _key(), *(_field(scope_id, blame) for blame in gone))
+
+
+def _keep(scope_id: str, blame: Blame, now: float, words: str) -> None:
+    """Keep in Redis how a breaker stands, for instances that start and for people."""
+    standing = _scopes.standing(scope_id, blame, now)
+    if standing is None or not (standing.rest_s or standing.is_open):
+        return
+    facts = {
+        "level": standing.level, "reason": standing.reason, "revision": _revision, "words": words
+    }  # fmt: skip
+    redis.link().tell(
+        "EVAL", KEEP_STANDING_LUA, 1, _key(), _field(scope_id, blame),
+        round(standing.rest_s * 1000), round(standing.since_s * 1000), orjson.dumps(facts),
+        _revision or 0,
+    )  # fmt: skip
+
+
 def _learn(facts: dict[str, Any]) -> None:
-    """Take another instance's word for it; the worst a wrong one does is one rest too many."""
-    name, until, revision = str(facts["id"]), facts["until"], facts.get("revision")
-    if None not in (revision, _revision) and revision != _revision:
+    """Take another instance's word for it; what is known better here is answered."""
+    what = facts.get("what")
+    if what is None or facts.get("by") == instance.ID:
         return
-    if until == 0:
-        _records.pop(name, None)
+    if what != evidence.WOKEN and facts.get("revision") != _revision:
         return
-    record = _records.setdefault(name, _Record(strikes=STRIKES - 1))
-    record.until = _until(facts)
-    record.reason = str(facts.get("reason", ""))
-    record.revision = revision
+    now = time.monotonic()
+    if answer := _scopes.learn(facts, now):
+        _tell(answer)
+    if what == evidence.CLEARED:
+        # What this instance has kept of it may have come after it was cleared.
+        _drop_cleared(evidence.word(facts["scope"]), now)
 
 
 def _catch_up(_facts: dict[str, Any]) -> None:
     """Read what was told while this instance did not listen."""
-    _read_told(redis.link(), CATCH_UP_TRIES)
+    _read_kept(redis.link(), CATCH_UP_TRIES)
 
 
-def _read_told(link: redis.RedisLink, tries: int) -> None:
-    def learn(reply: asyncio.Future[Any]) -> None:
-        if reply.cancelled() or reply.exception():
+def _adopt(kept: list[tuple[int, str, BreakerState]]) -> None:
+    """Take over what stands by the revision in force: the newest, before the first request."""
+    global _revision  # noqa: PLW0603  as above
+    if _revision is None:
+        _revision = max((revision for revision, _, _ in kept), default=None)
+    for revision, scope_id, standing in kept:
+        if revision != _revision:
+            continue
+        if standing.rest_s or standing.is_open:
+            _scopes.adopt(scope_id, standing, time.monotonic())
+        else:
+            _scopes.lapse(scope_id)
+
+
+def _read_kept(link: redis.RedisLink, tries: int) -> None:
+    def adopt(reply: asyncio.Future[Any]) -> None:
+        if reply.cancelled() or reply.exception() or asked.exception():
             # This connection came up later than the one that listens.
             if tries > 1:
-                loop.call_later(CATCH_UP_PAUSE_S, _read_told, link, tries - 1)
+                loop.call_later(CATCH_UP_PAUSE_S, _read_kept, link, tries - 1)
             return
-        told = reply.result()
-        for name, value in zip(told[::2], told[1::2], strict=True):
-            facts = _told(value)
-            if facts and _until(facts) > time.time():
-                _learn({**facts, "id": name.decode(), "until": facts.get("until")})
+        now, told = asked.result(), reply.result()
+        try:
+            now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+            kept = list(_standings(zip(told[::2], told[1::2], strict=True), now_ms))
+        except (ValueError, TypeError, IndexError):
+            return  # That was not Redis.
+        _adopt(kept)
 
     loop = asyncio.get_running_loop()
-    link.send("HGETALL", _key()).add_done_callback(learn)
+    asked = link.send("TIME")
+    link.send("HGETALL", _key()).add_done_callback(adopt)
 
 
-notify.on(TOPIC, _learn)
-notify.on(notify.CONNECTED, _catch_up)
+pubsub.on(TOPIC, _learn)
+pubsub.on(pubsub.CONNECTED, _catch_up)

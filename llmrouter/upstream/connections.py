@@ -14,12 +14,14 @@ from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from llmrouter.routing.responses import Disconnected, Malformed, Response
+from llmrouter.upstream.responses import Disconnected, MalformedResponse, Response
 
 MAX_HEAD_BYTES: Final = 65_536
 """Of a head, and of whatever else comes between two pieces of a body."""
 MAX_UNREAD_BYTES: Final = 262_144
 """More than this that nobody has taken yet, and the upstream has to wait."""
+PROGRESS_S: Final = 30.0
+"""An upstream that takes nothing of a request for so long is gone."""
 PIECE_BYTES: Final = 262_144
 """Longer bodies are written piece by piece, so that others get their turn."""
 
@@ -52,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._heard_at = 0.0
         self._between = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -104,8 +107,9 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(body), PIECE_BYTES):
             self._transport.write(body[start : start + PIECE_BYTES])
             await asyncio.sleep(0)
-            while self._is_full and self._takes_more(response):
-                await response.news()
+            async with asyncio.timeout(PROGRESS_S):
+                while self._is_full and self._takes_more(response):
+                    await response.news()
             if not self._takes_more(response):
                 return
         self._is_sent = True
@@ -122,6 +126,12 @@ class Connection(asyncio.Protocol):
             self._look_again_by(self._heard_at + self._idle_s)
             _bound_reading(self._transport)
             self._transport.resume_reading()
+
+    def allow_silence(self, seconds: float) -> None:
+        """Say how long nothing may come from now on."""
+        self._idle_s = seconds
+        if self._transport is not None and not self._is_paused:
+            self._look_again_by(self._heard_at + seconds)
 
     def _pause(self, transport: asyncio.Transport) -> None:
         self._is_paused = True
@@ -150,12 +160,12 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as malformed:
             self._may_serve_again = False
             if not response.is_whole:
-                self._fail(partial(Malformed, str(malformed)))
+                self._fail(partial(MalformedResponse, str(malformed)))
                 return
         if response.is_whole:
             self._finish(response)
         elif self._between > MAX_HEAD_BYTES:
-            self._fail(partial(Malformed, "A head without an end."))
+            self._fail(partial(MalformedResponse, "A head without an end."))
         elif response.size > MAX_UNREAD_BYTES and self._transport is not None:
             self._pause(self._transport)
         response.tell()
@@ -193,7 +203,7 @@ class Connection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         if status < 100:
-            raise Malformed("No status.")  # the parser passes it on as an error of its own
+            raise MalformedResponse("No status.")  # the parser passes it on as an error of its own
         if status < 200:
             self._response.headers.clear()  # it announces the answer, and is none
             return
@@ -259,9 +269,11 @@ class Connection(asyncio.Protocol):
     # Time: one timer outlives many requests, and looks at what is due when it rings.
 
     def _look_again_by(self, when: float) -> None:
-        if self._timer is None or self._timer.when() > when:
+        if self._timer is None or self._looks_at > when:
             if self._timer is not None:
                 self._timer.cancel()
+            # Kept beside it: uvloop's of less than half a millisecond cannot say when it rings.
+            self._looks_at = when
             self._timer = self._loop.call_at(when, self._look)
 
     def _look(self) -> None:

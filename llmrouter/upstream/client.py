@@ -1,4 +1,4 @@
-"""The one HTTP call of the hot path: a POST to an upstream, its answer still unread.
+"""Upstream client: the one HTTP call of the hot path, a POST whose answer is still unread.
 
 No proxies from the environment, no redirects, no cookies, nothing of the client's headers.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Final
+from typing import Final, NamedTuple
 
 from yarl import URL
 
+from airi_server.kernel import hops
 from airi_server.kernel.loops import PerLoop
-from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
-from llmrouter.routing.pool import Origin, Pool
-from llmrouter.routing.responses import Disconnected, Malformed, Response
+from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed, Blame
+from llmrouter.upstream.connections import Connection
+from llmrouter.upstream.pool import Origin, Pool
+from llmrouter.upstream.responses import Disconnected, MalformedResponse, Response
 
 CONNECT_TIMEOUT_S: Final = 5.0
 RACE_S: Final = 1.0
@@ -24,38 +26,49 @@ MAX_ERROR_BYTES: Final = 65_536
 _pools = PerLoop(Pool)
 
 
+class Waits(NamedTuple):
+    """How long an upstream may take until its head is there, and how long it may be silent then.
+
+    `is_stream`: a head that is late says something about the upstream. A plain answer has its head
+    when it is finished: a caller could otherwise make it rest for everybody.
+    """
+
+    head_s: float
+    idle_s: float
+    is_stream: bool
+
+
 async def post(
-    url: str,
-    *,
-    authorization: str,
-    body: bytes,
-    first_byte_s: float,
-    idle_s: float,
-    is_stream: bool,
+    url: str, *, authorization: str, body: bytes, waits: Waits, passed: str = ""
 ) -> Response:
     """Send the request and return as soon as the headers are there.
 
+    `passed` names the installations of this software that the request has come through.
+
     Raises:
-        AttemptFailed: No connection, no headers within `first_byte_s`, or a broken answer.
+        AttemptFailed: No connection, no headers in time, or a broken answer.
         ValueError: The authorization is no header.
     """
     if not (authorization.isascii() and authorization.isprintable()):
         raise ValueError("An authorization is one line of printable characters.")
     try:
-        return await _ask(url, authorization, body, first_byte_s, idle_s)
+        return await _ask(url, authorization, body, waits, passed)
+    except NotConnected as away:
+        raise AttemptFailed(CONNECT, blame=Blame.AWAY) from away.__cause__
     except TimeoutError as late:
-        # A plain answer has its first byte when it is finished: a long one says nothing about
-        # the upstream, or a caller could make it rest for everybody.
-        raise AttemptFailed(TIMEOUT, counts=is_stream) from late
-    except OSError as away:
-        raise AttemptFailed(CONNECT) from away
-    except Malformed as broken:
-        raise AttemptFailed(BAD_ANSWER) from broken
+        blame = Blame.SICK if waits.is_stream else None
+        raise AttemptFailed(TIMEOUT, blame=blame) from late
+    except OSError as broken:  # it hung up before its head
+        raise AttemptFailed(CONNECT, blame=Blame.SICK) from broken
+    except MalformedResponse as broken:
+        raise AttemptFailed(BAD_ANSWER, blame=Blame.SICK) from broken
 
 
-async def _ask(
-    url: str, authorization: str, body: bytes, first_byte_s: float, idle_s: float
-) -> Response:
+class NotConnected(Exception):
+    """Nobody is there, or not whom the name promises; the cause says which."""
+
+
+async def _ask(url: str, authorization: str, body: bytes, waits: Waits, passed: str) -> Response:
     """Ask; once more when the upstream closed a kept connection just as we used it.
 
     One that breaks later, or a new one, is another matter: the upstream may be at work on it.
@@ -63,24 +76,31 @@ async def _ask(
     try:
         origin, start = _target(url)
     except ValueError as odd:
-        raise AttemptFailed(CONNECT) from odd
-    head = b"%bauthorization: %b\r\ncontent-length: %d\r\n\r\n" % (
-        start, authorization.encode(), len(body),
+        raise NotConnected from odd
+    head = b"%bx-airi-hops: %b\r\nauthorization: %b\r\ncontent-length: %d\r\n\r\n" % (
+        start, (passed or hops.own()).encode(), authorization.encode(), len(body),
     )  # fmt: skip
     loop = asyncio.get_running_loop()
     began = loop.time()
-    by = began + first_byte_s
+    by = began + waits.head_s
     pool = _pools.get()
     kept = pool.idle(origin)
     if kept is not None:
         try:
-            return await kept.ask(head, body, first_byte_by=by, idle_s=idle_s)
+            return await kept.ask(head, body, first_byte_by=by, idle_s=waits.idle_s)
         except Disconnected as gone:
             if gone.heard or loop.time() > began + RACE_S:
                 raise
-    async with asyncio.timeout_at(min(by, loop.time() + CONNECT_TIMEOUT_S)):
-        connection = await pool.connect(origin)
-    return await connection.ask(head, body, first_byte_by=by, idle_s=idle_s)
+    connection = await _connected(pool, origin, min(by, loop.time() + CONNECT_TIMEOUT_S))
+    return await connection.ask(head, body, first_byte_by=by, idle_s=waits.idle_s)
+
+
+async def _connected(pool: Pool, origin: Origin, by: float) -> Connection:
+    try:
+        async with asyncio.timeout_at(by):
+            return await pool.connect(origin)
+    except OSError as away:  # a TimeoutError is one
+        raise NotConnected from away
 
 
 @functools.lru_cache(maxsize=1024)
@@ -110,7 +130,7 @@ async def read(response: Response, *, at_most: int = MAX_ANSWER_BYTES) -> bytes:
         size += len(part)
         if size > at_most:
             response.close()
-            raise AttemptFailed(BAD_ANSWER, status=response.status)
+            raise AttemptFailed(BAD_ANSWER, status=response.status, blame=Blame.SICK)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -139,9 +159,9 @@ async def take(response: Response) -> bytes:
     try:
         return await response.take()
     except TimeoutError as stalled:
-        raise AttemptFailed(TIMEOUT, status=response.status) from stalled
-    except (ConnectionError, Malformed) as broken:
-        raise AttemptFailed(BAD_ANSWER, status=response.status) from broken
+        raise AttemptFailed(TIMEOUT, status=response.status, blame=Blame.SICK) from stalled
+    except (ConnectionError, MalformedResponse) as broken:
+        raise AttemptFailed(BAD_ANSWER, status=response.status, blame=Blame.SICK) from broken
 
 
 async def close() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from llmrouter.routing.connections import Connection
+from llmrouter.upstream.connections import Connection
 
 KEEP_S: Final = 30.0
 """How long a connection may wait for its next request."""
@@ -47,11 +47,12 @@ class Pool:
         self._open: set[Connection] = set()
         self._names: dict[Origin, tuple[float, asyncio.Task[list[AddrInfoType]]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
     def idle(self, origin: Origin) -> Connection | None:
         """Return a connection that has served before, and nobody uses."""
         idle = self._idle.get(origin)
-        oldest = asyncio.get_running_loop().time() - KEEP_S
+        oldest = self._loop.time() - KEEP_S
         while idle:
             connection = idle.pop()
             if connection.is_usable and connection.idle_since >= oldest:
