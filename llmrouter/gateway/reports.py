@@ -1,24 +1,25 @@
-"""What is told of a request that has ended: its part of a log line, the metrics and the span."""
+"""End-of-request reports: a part of the log line, the metrics and the span."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from airi_server.kernel import context
+from billing.pricing import TokenSource
 from billing.settlements import Charged, Settlement
 from llmrouter import telemetry
-from llmrouter.routing.attempts import Walk
+from llmrouter.routing.failover import Failover
 
 logger = logging.getLogger(__name__)
+MAX_NAMED: Final = 10
+MAX_NAME: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(NamedTuple):
     """How a request went, beside what is on its row; `first_byte_s` counts from its arrival."""
 
-    walk: Walk[Any]
+    walk: Failover[Any]
     first_byte_s: float | None
     traceparent: str | None
 
@@ -27,6 +28,11 @@ def ended(course: Course, settlement: Settlement, charged: Charged) -> None:
     """Report a request once its row is closed."""
     ticket = settlement.ticket
     usage = settlement.usage
+    if usage is not None and usage.source is TokenSource.BOUNDED:
+        logger.warning(
+            "A usage report is beyond what was asked for",
+            extra={"request": str(ticket.id), "upstream": settlement.upstream},
+        )
     if logger.isEnabledFor(logging.INFO):
         facts = {
             "user": ticket.user_id,
@@ -63,7 +69,18 @@ def _report(course: Course, settlement: Settlement, charged: Charged) -> telemet
         input_tokens=usage.prompt if usage else None,
         output_tokens=usage.completion if usage else None,
         interrupted=interrupted,
+        usage_source=usage.source if usage else "",
         attempt=course.walk.attempt,
         depth=len(course.walk.failures),
         traceparent=course.traceparent,
     )
+
+
+def named(dropped: tuple[str, ...]) -> str:
+    """Return field names as a header can carry them: the first ten, and how many more."""
+    shown = [
+        "".join(c if "!" <= c <= "~" and c != "," else "?" for c in name[:MAX_NAME])
+        for name in dropped[:MAX_NAMED]
+    ]
+    more = len(dropped) - len(shown)
+    return ", ".join([*shown, f"+{more}"] if more else shown)

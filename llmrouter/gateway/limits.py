@@ -15,11 +15,13 @@ import math
 import time
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from accounts.auth import Principal
 from airi_server.kernel import redis, resources
 from airi_server.kernel.errors import TooManyRequests
-from llmrouter import options, telemetry
+from llmrouter import telemetry
+from llmrouter.configuration import options
 
 ACQUIRE_SLOT_LUA: Final = resources.read_text("llmrouter", "lua/acquire_slot.lua")
 WINDOW_S: Final = 60
@@ -127,7 +129,7 @@ class Admission:
 UNLIMITED: Final = Admission((), None, None)
 
 
-async def admit(principal: Principal, request_id: str) -> Admission:
+async def admit(principal: Principal, request_id: UUID | str) -> Admission:
     """Count a request against the limits of its key or, where that sets none, of its user.
 
     Raises:
@@ -148,7 +150,8 @@ async def admit(principal: Principal, request_id: str) -> Admission:
     if tokens:
         _refuse_when_used(f"{tokens_name}:tokens", tokens, now, key_type)
     headers = await _take(f"{name}:requests", requests, now, key_type) if requests else ()
-    slot = await _acquire(f"{slots_name}:slots", slots, request_id, key_type) if slots else None
+    member = str(request_id)
+    slot = await _acquire(f"{slots_name}:slots", slots, member, key_type) if slots else None
     return Admission(headers, f"{tokens_name}:tokens" if tokens else None, slot)
 
 

@@ -1,4 +1,4 @@
-"""Tasks the process owns: what a client does to its connection never decides whether we are paid.
+"""Owner tasks: a paid request runs in a task of the process, which a disconnect does not cancel.
 
 A paid request runs in a task of its own from its open row to its settlement. The response only
 reads what the task hands out. On shutdown the tasks are waited for, hurried, and waited for again.
@@ -20,7 +20,7 @@ LAST_SETTLEMENTS_S: Final = 10.0
 class Hurried(Protocol):
     """Something that can be told to end soon."""
 
-    def hurry(self, reason: str, *, within_s: float) -> None: ...
+    def finish_soon(self, reason: str, *, within_s: float) -> None: ...
 
 
 _tasks: set[asyncio.Task[Any]] = set()
@@ -54,7 +54,7 @@ async def drain(grace_s: float) -> None:
     """Wait for every paid request: for its own end first, then hurried to its settlement."""
     await _wait(grace_s)
     for running in list(_running):
-        running.hurry("shutdown", within_s=0)
+        running.finish_soon("shutdown", within_s=0)
     await _wait(LAST_SETTLEMENTS_S)
     if _tasks:
         logger.error("Ended with paid requests open", extra={"open": len(_tasks)})
