@@ -8,7 +8,8 @@ class LLMRouterConfig(AppConfig):
     verbose_name = "LLM router"
 
     def ready(self) -> None:
-        """Refuse to boot without a usable master key, and register what the process copies."""
-        import_module("llmrouter.options")
+        """Refuse to boot without a usable master key; register copies, and the names of models."""
+        import_module("llmrouter.configuration.options")
         import_module("llmrouter.configuration.publishing")
+        import_module("llmrouter.configuration.lookup")
         import_module("airi_server.kernel.sealing").master_keys()

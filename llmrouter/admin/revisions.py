@@ -16,14 +16,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from airi_server.pages.columns import action
 from airi_server.pages.operators import OperatorAdmin
 from airi_server.runtime import audit
+from llmrouter.admin.publishing import PUBLISH, MayPublish, Scripted, changed_lines
 from llmrouter.configuration import changes, publishing, tree
-from llmrouter.models import NOTE_LENGTH, RouterRevision
-from llmrouter.publishing_pages import PUBLISH, MayPublish, Scripted, action, changed_lines
+from llmrouter.configuration.models import NOTE_LENGTH, RouterRevision
 
 
-class AgainForm(forms.Form):
+class PublishAgainForm(forms.Form):
     """Why, and which revision was in force when the operator looked."""
 
     note = forms.CharField(
@@ -94,9 +95,9 @@ class RevisionPages(Scripted, MayPublish, OperatorAdmin):
             return redirect(back, published.number if published else older.number)
 
         number = newest.number if newest else 0
-        form = AgainForm(request.POST or None, initial={"expected": number})
+        form = PublishAgainForm(request.POST or None, initial={"expected": number})
         before = newest.tree if newest else {}
-        return self.ask(
+        return self.confirm(
             request,
             form,
             act,

@@ -1,15 +1,11 @@
 """One tiny request to one upstream with one key: does it answer, and if not, why not.
 
-It goes out as real traffic does, by the same client. Nothing the upstream says is kept: it has
-seen the key, and could say it back in any spelling.
+Nothing the upstream says is kept: it has seen the key, and could say it back in any spelling.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-import ssl
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,16 +13,23 @@ from typing import Any, Final
 import orjson
 from django.db import transaction
 
-from airi_server.kernel import sealing
+from airi_server.kernel import hops, outgoing, sealing
 from airi_server.kernel.errors import InvalidRequest
-from llmrouter.completions import usage
-from llmrouter.configuration import routes, rows, tree
+from airi_server.kernel.outgoing import NoResponse
+from llmrouter.completions import recognition
+from llmrouter.configuration import (
+    key_origins,
+    origins,
+    provider_keys,
+    publishing,
+    routes,
+    rows,
+    tree,
+)
+from llmrouter.configuration.models import RouterKey, RouterUpstream
 from llmrouter.configuration.routes import Key, Route, Upstream
-from llmrouter.models import RouterKey, RouterUpstream
-from llmrouter.routing import failures
-from llmrouter.routing import upstream as upstream_client
-from llmrouter.routing.failures import AttemptFailed
-from llmrouter.routing.responses import Disconnected
+from llmrouter.gateway import usage
+from llmrouter.routing import failures, health
 
 PERMISSION: Final = "llmrouter.probe_upstream"
 TIMEOUT_S: Final = 15.0
@@ -34,17 +37,18 @@ MAX_TOKENS: Final = 16
 """Some providers refuse to be asked for fewer."""
 MAX_ANSWER_BYTES: Final = 65_536
 OK: Final = "ok"
-REFUSED, UNKNOWN_HOST, TLS, DISCONNECTED = "refused", "unknown_host", "tls", "disconnected"
 SENTENCES: Final[dict[str, str]] = {
     failures.TIMEOUT: f"No answer within {TIMEOUT_S:.0f} s.",
     failures.CONNECT: "No connection could be made.",
     failures.BAD_ANSWER: "Something answered, but not with a chat completion: is the base URL "
     "right?",
     failures.DECRYPT: "The key does not open with the master key of this server.",
-    REFUSED: "The connection was refused: nobody listens at that address.",
-    UNKNOWN_HOST: "The host name of the base URL is not known.",
-    TLS: "TLS failed: the certificate is not valid for this host, or the server speaks no TLS.",
-    DISCONNECTED: "The connection was closed without an answer.",
+    failures.ORIGIN: "The key was entered for another host, and was not sent.",
+    outgoing.REFUSED: "The connection was refused: nobody listens at that address.",
+    outgoing.UNKNOWN_HOST: "The host name of the base URL is not known.",
+    outgoing.TLS: "TLS failed: the certificate is not valid for this host, or the server speaks "
+    "no TLS.",
+    outgoing.DISCONNECTED: "The connection was closed without an answer.",
     "400": "The provider refuses the request itself (400): check its name for the model, and "
     "which field it takes the output limit in.",
     "401": "The provider does not accept the key (401).",
@@ -64,7 +68,7 @@ class NotTestable(InvalidRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ProbeTarget:
     """What is asked: one key of one upstream of one route, as the hot path would use it."""
 
     route: Route
@@ -73,7 +77,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ProbeResult:
     """What came of it, in our words. `outcome` is `ok`, a status in digits, or one of our words.
 
     `answered_as` is the model name the answer carried, if it is the one that was asked for, with
@@ -98,14 +102,15 @@ class Result:
         return f"It works: answered in {self.latency_ms} ms, {counts}, as {name}."
 
 
-def target_of(row: RouterUpstream, key_id: str | None) -> Target:
+def target_of(row: RouterUpstream, key_id: str | None) -> ProbeTarget:
     """Compile what the rows say of one upstream; `key_id` None means its first enabled key.
 
     A disabled key can be tested before it is enabled. Call it in a transaction: what it changes
     to compile that is undone before it returns.
 
     Raises:
-        NotTestable: It is no chat upstream, or there is no such key.
+        NotTestable: It is no chat upstream, there is no such key, or it was entered for another
+            host than the one it would be sent to.
         InvalidTree: The rows do not make a configuration.
     """
     if row.model.surface != tree.LLM:
@@ -122,75 +127,98 @@ def target_of(row: RouterUpstream, key_id: str | None) -> Target:
     for upstream in route.upstreams:
         for key in upstream.keys:
             if upstream.position == row.position and key_id in (None, key.id):
-                return Target(route, upstream, key)
+                _refuse_elsewhere(upstream, key)
+                return ProbeTarget(route, upstream, key)
     raise NotTestable("There is no key to test with: it was deleted, or every key is disabled.")
 
 
-def probe(target: Target) -> Result:
+def _refuse_elsewhere(upstream: Upstream, key: Key) -> None:
+    """Refuse what publishing would refuse: the form may have another address than is in force."""
+    in_force = publishing.current_tree()
+    entered = key_origins.entered_for(key.context_model, key.sealed, in_force)
+    if upstream.origin not in entered:
+        raise NotTestable(key_origins.enter_again(entered))
+
+
+def probe(target: ProbeTarget) -> ProbeResult:
     """Ask for a few tokens, and say what came of it. Takes at most `TIMEOUT_S`.
 
-    Call it outside of transactions and locks. It changes nothing, not even who rests.
+    Call it outside of transactions and locks. Whatever was held against key and upstream is
+    forgotten if it works.
     """
     began = time.perf_counter()
     try:
-        answer = asyncio.run(_asked(target))
-        outcome = OK if _is_completion(answer) else failures.BAD_ANSWER
-    except AttemptFailed as failed:
-        answer, outcome = {}, _outcome(failed)
+        answer, outcome = _asked(target)
+    except NoResponse as none:
+        answer, outcome = {}, _outcome(none.reason)
+    except sealing.WrongOrigin:
+        answer, outcome = {}, failures.ORIGIN
+    except sealing.CannotOpen:
+        answer, outcome = {}, failures.DECRYPT
     latency_ms = round((time.perf_counter() - began) * 1000)
     if outcome != OK:
-        return Result(outcome, latency_ms)
-    has_usage = usage.reported(answer.get("usage")) is not None
-    return Result(OK, latency_ms, has_usage, _named(answer.get("model"), target.upstream.model))
-
-
-async def _asked(target: Target) -> Any:
-    """Return the JSON of the answer, None if it is none."""
-    body = orjson.dumps(
-        {
-            "model": target.upstream.model,
-            "messages": [{"role": "user", "content": "ping"}],
-            target.route.max_tokens_field: min(MAX_TOKENS, target.route.max_output_tokens),
-        }
+        return ProbeResult(outcome, latency_ms)
+    health.wake(target.key.health_id, target.upstream.target_id)
+    has_usage = _reported(answer).output is not None
+    return ProbeResult(
+        OK, latency_ms, has_usage, _named(answer.get("model"), target.upstream.model)
     )
+
+
+def _asked(target: ProbeTarget) -> tuple[Any, str]:
+    """Return the JSON of the answer, None if it is none, and what came of it."""
     try:
-        # The client's own limits are for each step; a server that drips would outlast them.
-        async with asyncio.timeout(TIMEOUT_S):
-            return _decoded(await _sent(target, body))
-    except TimeoutError as late:
-        raise AttemptFailed(failures.TIMEOUT) from late
+        answered = _sent(target)
     except ValueError as unusable:
-        raise AttemptFailed(failures.CONNECT) from unusable
-    finally:
-        await upstream_client.close()
+        raise NoResponse(failures.CONNECT) from unusable
+    if answered.status != 200:
+        return None, str(answered.status)
+    if answered.cut:
+        return None, _outcome(answered.cut)
+    answer = _decoded(answered.body)
+    is_answer = recognition.is_answer(answer, _reported(answer))
+    return answer, OK if is_answer else failures.BAD_ANSWER
 
 
-async def _sent(target: Target, body: bytes) -> bytes:
-    response = await upstream_client.post(
-        target.upstream.url,
-        authorization=_authorization(target),
-        body=body,
-        first_byte_s=TIMEOUT_S,
-        idle_s=TIMEOUT_S,
-        is_stream=False,
+def _sent(target: ProbeTarget) -> outgoing.OutgoingAnswer:
+    url = outgoing.read_url(target.upstream.url)
+    # The key is sealed for where the hot path connects to; this client reads URLs by itself.
+    if origins.of(url) != target.upstream.origin:
+        raise sealing.WrongOrigin
+    body = {
+        "model": target.upstream.model,
+        "messages": [{"role": "user", "content": "ping"}],
+        target.route.max_tokens_field: min(MAX_TOKENS, target.route.max_output_tokens),
+    }
+    return outgoing.ask(
+        "POST",
+        url,
+        headers={
+            "authorization": _authorization(target),
+            "content-type": "application/json",
+            hops.HEADER: hops.own(),
+        },
+        body=orjson.dumps(body),
+        within_s=TIMEOUT_S,
+        at_most=MAX_ANSWER_BYTES,
     )
-    if response.status != 200:
-        response.close()
-        raise AttemptFailed(str(response.status), status=response.status)
-    return await upstream_client.read(response, at_most=MAX_ANSWER_BYTES)
 
 
-def _authorization(target: Target) -> str:
-    key = target.key
-    try:
-        secret = sealing.open_sealed(
-            key.sealed, purpose=sealing.PROVIDER_KEY, owner=key.context_model, name=key.id
-        )
-    except sealing.CannotOpen:
-        raise AttemptFailed(failures.DECRYPT) from None
-    header = target.upstream.header_template.replace("{KEY}", secret.decode(), 1)
-    secret[:] = bytes(len(secret))
-    return header
+def _authorization(target: ProbeTarget) -> str:
+    key, upstream = target.key, target.upstream
+    return provider_keys.authorization(
+        key.sealed,
+        model=key.context_model,
+        key_id=key.id,
+        origin=upstream.origin,
+        template=upstream.header_template,
+    )
+
+
+def _outcome(reason: str) -> str:
+    """Return what an operator reads for a word of the client's."""
+    is_odd = reason in {outgoing.MALFORMED, outgoing.TOO_LONG}
+    return failures.BAD_ANSWER if is_odd else reason
 
 
 def _decoded(body: bytes) -> Any:
@@ -200,28 +228,11 @@ def _decoded(body: bytes) -> Any:
         return None
 
 
-def _is_completion(answer: Any) -> bool:
-    """Return whether this is an answer, and not a web page or an error inside a 200."""
-    if not isinstance(answer, dict) or answer.get("error"):
-        return False
-    choices = answer.get("choices")
-    return isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict)
-
-
-def _outcome(failed: AttemptFailed) -> str:
-    """Say more precisely what the client calls no connection."""
-    if failed.reason != failures.CONNECT:
-        return failed.reason
-    match failed.__cause__:
-        case ssl.SSLError():
-            return TLS
-        case socket.gaierror():
-            return UNKNOWN_HOST
-        case ConnectionRefusedError():
-            return REFUSED
-        case Disconnected():
-            return DISCONNECTED
-    return failures.CONNECT
+def _reported(answer: Any) -> usage.TokenCounts:
+    reports = usage.Reports()
+    if isinstance(answer, dict):
+        reports.add(answer)
+    return reports.counts(has_text=False)
 
 
 def _fault(outcome: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -16,31 +16,33 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.forms.widgets import Media, Script
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
+from django.utils.html import strip_tags
 from django.views.decorators.debug import sensitive_post_parameters
-from unfold import decorators
 
 from airi_server.kernel.errors import DomainError
+from airi_server.pages.columns import action
 from airi_server.pages.operators import OperatorAdmin
 from airi_server.runtime import audit
-from llmrouter import probes
+from llmrouter.admin import probes
+from llmrouter.admin.forms import AGAIN, PREVIEW, PROBE
 from llmrouter.configuration import publishing
-from llmrouter.form_fields import AGAIN, PREVIEW, PROBE
-from llmrouter.models import RouterRevision, RouterUpstream
+from llmrouter.configuration.models import RouterKey, RouterRevision, RouterUpstream
 
 PUBLISH: Final = "llmrouter.publish_router_config"
 FRAGMENT: Final = "X-Fragment"
 """Header of an answer that is a piece of a page, by which the script knows it from a login page."""
 
+RESULT: Final = "published_page"
+"""An attribute of a request: the page of the revision that it has published."""
+
 Respond = Callable[[], HttpResponse]
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def action(**options: Any) -> Callable[[F], F]:
-    """Mark a page as an action of unfold's, whose decorator has no types."""
-    return cast("Callable[[F], F]", decorators.action(**options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,11 @@ class PublishingAdmin(Scripted, MayPublish, OperatorAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        context = {"may_probe": request.user.has_perm(probes.PERMISSION), **(extra_context or {})}
+        context = {
+            "may_probe": request.user.has_perm(probes.PERMISSION),
+            "model_name": self.model_of(request, object_id),
+            **(extra_context or {}),
+        }
         view = super().changeform_view
 
         def respond() -> HttpResponse:
@@ -125,13 +131,18 @@ class PublishingAdmin(Scripted, MayPublish, OperatorAdmin):
         context["piece"] = piece
         return _again(request, respond)
 
+    def model_of(self, request: HttpRequest, object_id: str | None) -> str:
+        """Return the name of the chat model that a page edits, whose health it says; "" if none."""
+        return ""
+
     def delete_view(self, request: HttpRequest, *args: Any, **extra: Any) -> HttpResponse:
         view = super().delete_view
         return self._locked_or_back(request, lambda: view(request, *args, **extra))
 
     def changelist_view(self, request: HttpRequest, *args: Any, **extra: Any) -> HttpResponse:
         view = super().changelist_view
-        return self._locked_or_back(request, lambda: view(request, *args, **extra))
+        answer = self._locked_or_back(request, lambda: view(request, *args, **extra))
+        return _result(request) or answer
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001  Django's signature
         super().save_related(request, form, formsets, change)
@@ -154,11 +165,14 @@ class PublishingAdmin(Scripted, MayPublish, OperatorAdmin):
     def response_add(
         self, request: HttpRequest, obj: Model, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Go to the list; the message about the revision says all there is to say."""
-        return self.response_post_save_add(request, obj)
+        """Go to the page of the revision, which says what was changed; to the list without one."""
+        return _result(request) or self.response_post_save_add(request, obj)
 
     def response_change(self, request: HttpRequest, obj: Model) -> HttpResponse:
-        return self.response_post_save_change(request, obj)
+        return _result(request) or self.response_post_save_change(request, obj)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        return _result(request) or super().response_delete(request, obj_display, obj_id)
 
     def _publish(
         self, request: HttpRequest, note: str, expected: int | None
@@ -199,7 +213,7 @@ def changed_lines(diff: str) -> list[tuple[str, str]]:
     return [(line[:1], line[2:]) for line in diff.split("\n") if line]
 
 
-def probed(request: HttpRequest, target: probes.Target, pk: int) -> Piece:
+def probed(request: HttpRequest, target: probes.ProbeTarget, pk: int) -> Piece:
     """Send the test, leave a row in the audit log, and return what came of it."""
     result = probes.probe(target)
     with transaction.atomic():
@@ -251,3 +265,58 @@ def _refused(request: HttpRequest, refusal: DomainError) -> Piece:
 def _say(request: HttpRequest, revision: RouterRevision | None) -> None:
     said = f"Published {revision}." if revision else "Nothing to publish: nothing would change."
     messages.success(request, said)
+    if revision:
+        setattr(
+            request, RESULT, reverse("admin:llmrouter_routerrevision_change", args=[revision.pk])
+        )
+
+
+def _result(request: HttpRequest) -> HttpResponse | None:
+    """Lead to what was published by this request."""
+    page = getattr(request, RESULT, "")
+    return HttpResponseRedirect(page) if page else None
+
+
+class ProbePages(Scripted, OperatorAdmin):
+    actions_detail = ("test",)
+
+    def has_probe_permission(self, request: HttpRequest, _object_id: str | None = None) -> bool:
+        return request.user.has_perm(probes.PERMISSION)
+
+    @action(description="Test", url_path="test", permissions=["probe"], icon="network_check")
+    def test(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """List the keys of an upstream; send one tiny request with the chosen one."""
+        row: RouterUpstream = self.found(request, object_id)
+        keys = list(row.keys.order_by("position"))
+        if request.method == "POST":
+            return _answer(request, _tested(request, row, keys))
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "title": f"Test {row} of {row.model}",
+            "opts": self.opts,
+            "row": row,
+            "keys": keys,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "console/router_test.html", context)
+
+
+def _answer(request: HttpRequest, piece: Piece) -> HttpResponse:
+    """Answer the script with what came of a test; without one, lead back to the page with it."""
+    if request.headers.get("X-Requested-With") == "fetch":
+        return fragment(request, piece)
+    result = piece.context.get("result")
+    level = messages.SUCCESS if result and result.is_ok else messages.ERROR
+    said = render_to_string(piece.template, piece.context)
+    messages.add_message(request, level, strip_tags(said).strip())
+    return redirect(request.path)
+
+
+def _tested(request: HttpRequest, row: RouterUpstream, keys: list[RouterKey]) -> Piece:
+    try:
+        key = next((key for key in keys if str(key.pk) == request.POST.get(PROBE)), None)
+        if key is None:
+            raise probes.NotTestable("There is no such key: it may have been replaced.")
+        return probed(request, probes.target_of(row, key.key_id), row.pk)
+    except DomainError as refusal:
+        return Piece("probe", {"refusal": refusal.message})

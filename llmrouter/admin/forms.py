@@ -2,20 +2,89 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django import forms
 from django.forms.models import BaseInlineFormSet
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from pydantic import TypeAdapter, ValidationError
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminPasswordWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
-from llmrouter.configuration import fields, key_hosts, publishing, tree
-from llmrouter.form_fields import AGAIN, PROBE, KeyTextField, ProbeField
-from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
+from airi_server.kernel import sealing, validation
+from llmrouter.configuration import (
+    fields,
+    key_origins,
+    origins,
+    provider_keys,
+    publishing,
+    spelling,
+    tree,
+)
+from llmrouter.configuration.models import RouterDefaults, RouterKey, RouterModel, RouterUpstream
+
+PREVIEW: Final = "_preview"
+"""Posted with a form to see what publishing it would change."""
+PROBE: Final = "_probe"
+"""Posted with a form to test an upstream or a key as the form has it: the prefix of its line."""
+AGAIN: Final = "_again"
+"""Posted with a form to see it again, and nothing else."""
+
+
+class KeyTextField(forms.CharField):
+    """A provider key: checked when it arrives, never rendered."""
+
+    widget = UnfoldAdminPasswordWidget
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(required=False, strip=False, **options)
+        self.widget.attrs["autocomplete"] = "new-password"
+
+    def clean(self, value: Any) -> str:
+        text: str = super().clean(value)
+        try:
+            return provider_keys.checked(text) if text else ""
+        except provider_keys.UnusableKey as unusable:
+            raise forms.ValidationError(unusable.message) from None
+
+
+class ProbeButton(forms.Widget):
+    """Submits the form to test the line it stands in, as it is on the page."""
+
+    def render(
+        self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None
+    ) -> SafeString:
+        return format_html(
+            '<button type="submit" name="{}" value="{}" class="console-button">Test</button> '
+            '<span class="probe-result" role="status"></span>',
+            PROBE,
+            name.rpartition("-")[0],
+        )
+
+    def id_for_label(self, id_: str) -> str:
+        return ""
+
+
+class ProbeField(forms.Field):
+    """A button in the place of a field: takes nothing."""
+
+    widget = ProbeButton
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            disabled=True,
+            label="Test",
+            help_text="Sends one tiny chat request with this key, as entered here, and publishes "
+            "nothing.",
+        )
+
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[Any]
@@ -29,9 +98,13 @@ LAST: Final = 32_000
 
 
 class ShapedForm(ModelForm):
-    """Holds fields to the shapes of the tree, so that a fault shows where it was made."""
+    """Holds fields to the shapes of the tree, so that a fault shows where it was made.
+
+    How a text is spelled is judged where somebody changed it: what is stored may stay.
+    """
 
     shapes: ClassVar[Shapes] = {}
+    spellings: ClassVar[dict[str, spelling.Judge]] = {}
 
     def clean(self) -> dict[str, Any]:
         super().clean()
@@ -42,8 +115,20 @@ class ShapedForm(ModelForm):
             try:
                 shape.validate_python(value)
             except ValidationError as invalid:
-                self.add_error(name, [fault["message"] for fault in tree.faults_of(invalid)])
+                self.add_error(
+                    name, [validation.as_sentence(fault) for fault in tree.faults_of(invalid)]
+                )
+        for name, judge in self.spellings.items():
+            self._spell(name, judge)
         return self.cleaned_data
+
+    def _spell(self, name: str, judge: spelling.Judge) -> None:
+        text = self.cleaned_data.get(name)
+        try:
+            if text and name in self.changed_data:
+                judge(text)
+        except ValueError as fault:
+            self.add_error(name, f"{fault}")
 
     def _get_validation_exclusions(self) -> set[str]:
         # Two rows may trade places: positions are an order here, and counted anew when saved.
@@ -109,6 +194,8 @@ class RouterDefaultsForm(PublishingForm):
         "full_chain_timeout_ms": TypeAdapter(fields.ChainMs),
         "first_byte_timeout_ms": TypeAdapter(fields.AttemptMs),
         "idle_timeout_ms": TypeAdapter(fields.AttemptMs),
+        "first_event_idle_ms": TypeAdapter(fields.AttemptMs),
+        "answer_timeout_ms": TypeAdapter(fields.ChainMs),
         "fallback_http_codes": TypeAdapter(fields.Codes),
     }
 
@@ -119,6 +206,8 @@ class RouterDefaultsForm(PublishingForm):
             "full_chain_timeout_ms",
             "first_byte_timeout_ms",
             "idle_timeout_ms",
+            "first_event_idle_ms",
+            "answer_timeout_ms",
             "fallback_http_codes",
         )
         widgets: ClassVar[Widgets] = {"fallback_http_codes": UnfoldAdminTextInputWidget}
@@ -132,6 +221,8 @@ class RouterModelForm(PublishingForm):
         "default_output_tokens": TypeAdapter(fields.Tokens),
     }
 
+    spellings: ClassVar[dict[str, spelling.Judge]] = {"name": spelling.model_name}
+
     class Meta:
         model = RouterModel
         fields = (
@@ -140,12 +231,17 @@ class RouterModelForm(PublishingForm):
             "provider",
             "trigger_codes",
             "on_timeout",
+            "ask_again_after_timeout",
             "max_output_tokens",
             "default_output_tokens",
             "max_tokens_field",
             "tokenizer",
         )
         widgets: ClassVar[Widgets] = {"trigger_codes": UnfoldAdminTextInputWidget}
+
+    def clean_name(self) -> str:
+        """Compose what a keyboard or a page composed otherwise: it looks the same."""
+        return unicodedata.normalize("NFC", self.cleaned_data["name"])
 
     def clean_trigger_codes(self) -> list[int] | None:
         """Read an empty list as "those of the defaults", unless an import made it empty."""
@@ -183,10 +279,18 @@ class RouterUpstreamForm(PositionedForm):
         "override_model": TypeAdapter(fields.UpstreamModel),
         "header_template": TypeAdapter(fields.HeaderTemplate),
         "timeout_ms": TypeAdapter(fields.AttemptMs),
+        "allow": TypeAdapter(list[fields.FieldName]),
+        "omit": TypeAdapter(list[fields.Addition]),
         "priority": TypeAdapter(fields.Rank),
         "weight": TypeAdapter(fields.Weight),
         "adapter_params": TypeAdapter(fields.Parameters),
         "key_id": TypeAdapter(fields.Name),
+    }
+    spellings: ClassVar[dict[str, spelling.Judge]] = {
+        "slug": spelling.name,
+        "base_url": spelling.base_url,
+        "override_model": spelling.upstream_model,
+        "key_id": spelling.name,
     }
 
     class Meta:
@@ -198,19 +302,29 @@ class RouterUpstreamForm(PositionedForm):
             "override_model",
             "header_template",
             "timeout_ms",
+            "allow",
+            "omit",
             "priority",
             "weight",
             "adapter_params",
         )
-        widgets: ClassVar[Widgets] = {"adapter_params": UnfoldAdminTextareaWidget({"rows": 3})}
+        widgets: ClassVar[Widgets] = {
+            "adapter_params": UnfoldAdminTextareaWidget({"rows": 3}),
+            "allow": UnfoldAdminTextInputWidget,
+            "omit": UnfoldAdminTextInputWidget,
+        }
         labels: ClassVar[dict[str, str]] = {"base_url": "Base URL"}
         help_texts: ClassVar[dict[str, str]] = {
             "base_url": "As the provider gives it, up to /v1: https://api.example.com/v1",
             "priority": "The lowest is tried first. Empty: its position.",
             "weight": "Its share among upstreams of the same priority.",
             "header_template": "The Authorization header; {KEY} stands for the key.",
-            "timeout_ms": "Milliseconds to the first byte. Empty: that of the defaults.",
+            "timeout_ms": "Milliseconds until the head of an answer. Empty: that of the defaults.",
         }
+
+    def clean_base_url(self) -> str:
+        scheme, colon, rest = self.cleaned_data["base_url"].partition(":")
+        return f"{scheme.lower()}{colon}{rest}"
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
@@ -222,15 +336,17 @@ class RouterUpstreamForm(PositionedForm):
         if not (self.instance.pk or value or self.errors):
             self.add_error("key_value", "A new upstream needs a key.")
         if self.instance.pk and "base_url" in self.changed_data and "base_url" in cleaned:
-            self._refuse_another_host(cleaned, replaced=key_id if value else None)
+            self._refuse_another_origin(cleaned, replaced=key_id if value else None)
         return cleaned
 
-    def _refuse_another_host(self, cleaned: dict[str, Any], *, replaced: str | None) -> None:
+    def _refuse_another_origin(self, cleaned: dict[str, Any], *, replaced: str | None) -> None:
         """Say at the field what publishing would refuse: keys stay with the host they are for."""
-        entered_for = key_hosts.origin(self.initial["base_url"])
-        staying = self.instance.keys.exclude(key_id=replaced) if self.prefix else []
-        if staying and key_hosts.origin(cleaned["base_url"]) != entered_for:
-            self.add_error("base_url", key_hosts.ENTER_AGAIN.format(host=entered_for))
+        stood, wanted = (origins.of(each["base_url"]) for each in (self.initial, cleaned))
+        for key in self.instance.keys.exclude(key_id=replaced) if self.prefix else ():
+            entered_for = sealing.origin_of(key.sealed) or stood
+            if entered_for != wanted:
+                self.add_error("base_url", key_origins.enter_again(frozenset({entered_for})))
+                return
 
     def probed(self) -> tuple[RouterUpstream, str | None]:
         """Return what the button of this line tests: the key that was entered, else the first."""
@@ -251,6 +367,7 @@ class RouterKeyForm(PositionedForm):
     probe = ProbeField()
 
     shapes: ClassVar[Shapes] = {"key_id": TypeAdapter(fields.Name)}
+    spellings: ClassVar[dict[str, spelling.Judge]] = {"key_id": spelling.name}
 
     class Meta:
         model = RouterKey

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from airi_server.pages.columns import action
 from airi_server.pages.operators import StackedInline, TabularInline
-from llmrouter import forms, overview, plan_pages, probes
+from llmrouter.admin import forms, overview, probes
+from llmrouter.admin import plan as plan_pages
+from llmrouter.admin.publishing import MayPublish, ProbePages, PublishingAdmin
 from llmrouter.configuration import rows, tree
-from llmrouter.models import (
+from llmrouter.configuration.models import (
     RouterDefaults,
     RouterKey,
     RouterModel,
-    RouterRevision,
     RouterUpstream,
 )
-from llmrouter.probe_pages import ProbePages
-from llmrouter.publishing_pages import MayPublish, PublishingAdmin, action
-from llmrouter.revision_pages import RevisionPages
 
 Fieldsets = list[tuple[str | None, dict[str, Any]]]
 SHARING = (
@@ -64,8 +64,12 @@ class RouterUpstreamInline(LineInline, StackedInline):
     @admin.display(description="Keys")
     def stored_keys(self, upstream: RouterUpstream) -> SafeString | str:
         keys = list(upstream.keys.order_by("position")) if upstream.pk else []
-        lines = ((k.key_id, k.fingerprint or "unreadable", " disabled" * k.disabled) for k in keys)
-        return format_html_join(", ", "{} <code>{}</code>{}", lines) or "None yet: enter one below."
+        lines = (
+            (k.key_id, k.fingerprint or "unreadable", " disabled" * k.disabled, k.origin)
+            for k in keys
+        )
+        shown = format_html_join(", ", "{} <code>{}</code>{} for {}", lines)
+        return shown or "None yet: enter one below."
 
 
 class RouterKeyInline(LineInline, TabularInline):
@@ -74,11 +78,15 @@ class RouterKeyInline(LineInline, TabularInline):
     model = RouterKey
     form = forms.RouterKeyForm
     formset = forms.LineFormSet
-    readonly_fields = ("fingerprint",)
+    readonly_fields = ("fingerprint", "entered_for")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = ["position", "key_id", "fingerprint", "value", "disabled"]
+        fields = ["position", "key_id", "fingerprint", "entered_for", "value", "disabled"]
         return [*fields, "probe"] if request.user.has_perm(probes.PERMISSION) else fields
+
+    @admin.display(description="Entered for")
+    def entered_for(self, key: RouterKey) -> str:
+        return key.origin
 
 
 def upstream_fieldsets(*keys: Any) -> Fieldsets:
@@ -90,13 +98,12 @@ def upstream_fieldsets(*keys: Any) -> Fieldsets:
             "Advanced",
             {
                 "classes": ["collapse"],
-                "fields": [("header_template", "timeout_ms"), "adapter_params"],
+                "fields": [("header_template", "timeout_ms"), ("allow", "omit"), "adapter_params"],
             },
         ),
     ]
 
 
-@admin.register(RouterModel)
 class RouterModelAdmin(PublishingAdmin):
     form = forms.RouterModelForm
     inlines = (RouterUpstreamInline,)
@@ -111,9 +118,13 @@ class RouterModelAdmin(PublishingAdmin):
         (None, {"fields": ["name", ("surface", "provider")]}),
         ("Why", {"fields": ["note"]}),
         ("Limits", {"fields": [("max_output_tokens", "default_output_tokens")]}),
-        ("Routing", {"fields": ["on_timeout", "trigger_codes"]}),
+        ("Routing", {"fields": [("on_timeout", "ask_again_after_timeout"), "trigger_codes"]}),
         ("Advanced", {"classes": ["collapse"], "fields": [("max_tokens_field", "tokenizer")]}),
     )
+
+    def model_of(self, request: HttpRequest, object_id: str | None) -> str:
+        row = self.get_object(request, unquote(object_id)) if object_id else None
+        return row.name if row is not None and row.surface == tree.LLM else ""
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # The name is part of what seals its keys.
@@ -133,7 +144,7 @@ class RouterModelAdmin(PublishingAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Add to the models of this page what the list says of each."""
         listed: Any = super().get_changelist_instance(request)
-        listed.overview = overview.current(timezone.now().timestamp())
+        listed.overview = overview.current(at=timezone.now())
         listed.result_list = overview.annotate(listed.result_list, listed.overview)
         listed.may_probe = request.user.has_perm(probes.PERMISSION)
         for model in listed.result_list:
@@ -158,7 +169,6 @@ class RouterModelAdmin(PublishingAdmin):
         return plan_pages.page(request, context, model.name)
 
 
-@admin.register(RouterUpstream)
 class RouterUpstreamAdmin(ProbePages, PublishingAdmin):
     form = forms.UpstreamPageForm
     inlines = (RouterKeyInline,)
@@ -173,6 +183,10 @@ class RouterUpstreamAdmin(ProbePages, PublishingAdmin):
         fieldsets[1][1]["description"] = SHARING
         return [("Why", {"fields": ["note"]}), *fieldsets]
 
+    def model_of(self, request: HttpRequest, object_id: str | None) -> str:
+        row = self.get_object(request, unquote(object_id)) if object_id else None
+        return row.model.name if row is not None and row.model.surface == tree.LLM else ""
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return False: an upstream begins on its model's page."""
         return False
@@ -184,7 +198,6 @@ class RouterUpstreamAdmin(ProbePages, PublishingAdmin):
         super().save_formset(request, form, formset, change)
 
 
-@admin.register(RouterDefaults)
 class RouterDefaultsAdmin(PublishingAdmin):
     form = forms.RouterDefaultsForm
     fieldsets = (
@@ -195,6 +208,7 @@ class RouterDefaultsAdmin(PublishingAdmin):
                 "fields": [
                     ("per_attempt_timeout_ms", "first_byte_timeout_ms"),
                     ("idle_timeout_ms", "full_chain_timeout_ms"),
+                    ("first_event_idle_ms", "answer_timeout_ms"),
                 ]
             },
         ),
@@ -209,6 +223,3 @@ class RouterDefaultsAdmin(PublishingAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"fallback_http_codes": list(tree.DEFAULT_CODES)}
-
-
-admin.site.register(RouterRevision, RevisionPages)

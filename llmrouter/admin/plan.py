@@ -1,4 +1,4 @@
-"""The plan of a model as a page: what a request tries in which order, what it skips, and why."""
+"""The plan of a model as a page: what a request tries in which order, and why."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 
 from airi_server.kernel.errors import DomainError
 from llmrouter.configuration import publishing, tree
-from llmrouter.models import RouterModel, RouterRevision
+from llmrouter.configuration.models import RouterModel, RouterRevision
 from llmrouter.routing import explanation, health
-from llmrouter.routing.explanation import Explanation
+from llmrouter.routing.explanation import RouteExplanation
 
 MAY_LOOK: Final = ("llmrouter.view_routermodel", "llmrouter.publish_router_config")
 MAX_DIGITS: Final = 18
@@ -78,16 +77,16 @@ def _instant(text: str) -> datetime | None:
 
 def _explained(
     revision: RouterRevision | None, model: str, *, is_newest: bool
-) -> tuple[Explanation | None, str, list[str]]:
+) -> tuple[RouteExplanation | None, str, list[str]]:
     """Return the explanation, or what stands in its way and which models there are."""
     if revision is None:
         return None, "Nothing has been published yet: add a model first.", []
-    # Who rests today says nothing about what an older configuration was.
-    resting = health.resting_from_redis() if is_newest else explanation.AWAKE
-    now = timezone.now().timestamp()
+    # What is held against whom today says nothing about what an older configuration was.
+    number = revision.number
+    standings = health.standings_from_redis(number) if is_newest else explanation.WELL_NOW
     try:
         config = tree.parse(revision.tree)
-        return explanation.explain(config, revision.number, model, resting, now), "", []
+        return explanation.explain(config, number, model, standings), "", []
     except explanation.UnknownModel as unknown:
         known: list[str] = (unknown.details or {}).get("available", [])
         return None, f"There is no chat model “{model}” in {revision}.", known
