@@ -6,15 +6,18 @@ from datetime import UTC, datetime
 
 from airi_server.kernel import ids
 from chats import messages, rooms
-from chats.messages import NewMessage, Sent
-from chats.models import Chat, ChatMember, ChatMessage
+from chats.messages import MessageDraft, SendResult
+from chats.models import Chat, ChatAddition, ChatMember, ChatMessage
 from chats.rooms import Someone
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def chat(*others: str, owner: str = "ria", admins: tuple[str, ...] = (), **columns) -> Chat:
-    """Make a chat of `owner`, of `admins`, and of the users `others`."""
+    """Make a chat of `owner`, of `admins`, and of the users `others`.
+
+    That people were put into it is not counted: tests make chats by the hundred at one instant.
+    """
     made = rooms.create(
         **{
             "caller": owner,
@@ -24,6 +27,7 @@ def chat(*others: str, owner: str = "ria", admins: tuple[str, ...] = (), **colum
         }
     )
     ChatMember.objects.filter(chat=made, user_id__in=admins).update(role="admin")
+    ChatAddition.objects.all().delete()
     return made
 
 
@@ -31,15 +35,15 @@ def chat_of(chat_id: str) -> Chat:
     return Chat.objects.get(pk=chat_id)
 
 
-def message(content: str = "hi", **columns) -> NewMessage:
-    return NewMessage(**{"id": ids.nanoid(), "role": "user", "content": content, **columns})
+def message(content: str = "hi", **columns) -> MessageDraft:
+    return MessageDraft(**{"id": ids.nanoid(), "role": "user", "content": content, **columns})
 
 
 def member(chat: Chat, user_id: str) -> ChatMember:
     return ChatMember.objects.get(chat=chat, user_id=user_id)
 
 
-async def say(chat: Chat, *contents: str, caller: str = "ria") -> Sent:
+async def say(chat: Chat, *contents: str, caller: str = "ria") -> SendResult:
     """Send one new message for each text."""
     new = [message(content) for content in contents]
     return await messages.send(caller=caller, chat_id=chat.pk, messages=new)

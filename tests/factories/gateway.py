@@ -49,7 +49,7 @@ def make_places(
     *places: tuple[str, int],
     name: str = "chat-default",
     defaults: tree.Defaults | None = None,
-    timeout_ms: int = 5_000,
+    timeout_ms: int | None = 5_000,
     **fields,
 ) -> None:
     """Publish one model with an upstream for each (base URL, number of keys): k1, k2, …."""
@@ -58,7 +58,10 @@ def make_places(
         routers.upstream(
             base_url=base_url,
             model=name,
-            keys=[routers.sealed_key(model=name, key_id=f"k{next(numbers)}") for _ in range(keys)],
+            keys=[
+                routers.sealed_key(model=name, key_id=f"k{next(numbers)}", base_url=base_url)
+                for _ in range(keys)
+            ],
             override_model="upstream-model",
             timeout_ms=timeout_ms,
         )
@@ -70,7 +73,7 @@ def make_places(
 
 def make_tree(*, defaults: tree.Defaults | None = None, **models: tree.LLMModel) -> None:
     from airi_server.runtime.options import put
-    from llmrouter import options
+    from llmrouter.configuration import options
 
     config = routers.chat_tree(**models)
     if defaults is not None:

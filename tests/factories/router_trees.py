@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from hypothesis import strategies as st
 
-from llmrouter.configuration import tree
+from llmrouter.configuration import spelling, tree
 from tests.factories.llmrouter import sealed_key
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="|", min_codepoint=32), min_size=1)
-short_names = names.filter(lambda name: 0 < len(name) <= 20 and "\x7f" not in name)
+
+
+def may_be_written(name: str) -> bool:
+    try:
+        return bool(spelling.model_name(name)) and len(name) <= 20
+    except ValueError:
+        return False
+
+
+short_names = names.map(lambda name: unicodedata.normalize("NFC", name).strip()).filter(
+    may_be_written
+)
 parameters = st.dictionaries(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
     st.one_of(
@@ -25,18 +37,22 @@ parameters = st.dictionaries(
 
 
 @st.composite
-def keys_of(draw, model):
+def keys_of(draw, model, base_url):
     ids = draw(st.lists(short_names, min_size=1, max_size=3, unique=True))
-    return tuple(sealed_key(model=model, key_id=i, disabled=draw(st.booleans())) for i in ids)
+    return tuple(
+        sealed_key(model=model, key_id=i, disabled=draw(st.booleans()), base_url=base_url)
+        for i in ids
+    )
 
 
 @st.composite
 def upstreams_of(draw, model, *, speech):
+    base_url = draw(st.sampled_from(["http://127.0.0.1:1", "https://h.example/v1//"]))
     shared = {
-        "base_url": draw(st.sampled_from(["http://127.0.0.1:1", "https://h.example/v1//"])),
+        "base_url": base_url,
         "priority": draw(st.none() | st.integers(0, 9)),
         "weight": draw(st.integers(1, 9)),
-        "keys": draw(keys_of(model)),
+        "keys": draw(keys_of(model, base_url)),
     }
     if speech:
         return tree.TTSUpstream(**shared, adapter_params=draw(parameters))

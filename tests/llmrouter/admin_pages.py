@@ -11,7 +11,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from llmrouter.models import RouterModel
+from llmrouter.configuration.models import RouterModel
 from tests.fakes.upstream import ScriptedUpstream
 
 CANARY = "sk-canary-c0ffee"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from llmrouter import limits, telemetry
+from llmrouter import telemetry
+from llmrouter.gateway import limits
 
 
 class Counted(list[Any]):

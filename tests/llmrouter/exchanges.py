@@ -57,11 +57,11 @@ def interruption(body: bytes):
 
 
 @asynccontextmanager
-async def opened(served, key, body=STREAM):
+async def opened(served, key, body=STREAM, path=PATH):
     """Begin a stream and leave it to the test to read; closing hangs up."""
     timeout = aiohttp.ClientTimeout(total=20)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        url = served.base_url + PATH
+        url = served.base_url + path
         async with session.post(url, json=body, headers=served.headers(key)) as response:
             yield response
             response.close()

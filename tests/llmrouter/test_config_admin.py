@@ -5,9 +5,15 @@ from django.urls import reverse
 
 from airi_server.kernel import sealing
 from airi_server.runtime.audit import AuditEntry
-from llmrouter.configuration import provider_keys, publishing, rows
-from llmrouter.models import RouterDefaults, RouterKey, RouterModel, RouterRevision, RouterUpstream
-from tests.factories.llmrouter import chat_model, chat_tree, published, upstream
+from llmrouter.configuration import publishing, rows
+from llmrouter.configuration.models import (
+    RouterDefaults,
+    RouterKey,
+    RouterModel,
+    RouterRevision,
+    RouterUpstream,
+)
+from tests.factories.llmrouter import chat_model, chat_tree, published, secret_of, upstream
 from tests.llmrouter.admin_pages import (
     ADD,
     CANARY,
@@ -37,11 +43,12 @@ class TestModelPage:
 
         assert response.status_code == 302, errors_of(response)
         revision = RouterRevision.objects.get()
+        assert response["Location"] == page("routerrevision_change", revision.pk)
         assert (revision.note, revision.published_by) == ("because", "op0@example.com")
         config = publishing.current_tree()
         assert rows.read() == config
         key = config.llm.models["chat-default"].upstreams[0].keys[0]
-        assert provider_keys.is_sealed(CANARY, key.ciphertext, model="chat-default", key_id="k1")
+        assert secret_of(key) == CANARY
         assert RouterKey.objects.get().fingerprint == sealing.fingerprint(CANARY)
         assert AuditEntry.objects.filter(action="llmrouter.publish_router_config").count() == 1
 
@@ -73,8 +80,7 @@ class TestModelPage:
         keys = publishing.current_tree().llm.models["chat-default"].upstreams[0].keys
         assert [key.id for key in keys] == ["k1", "k2"]
         for key in keys:
-            place = {"model": "chat-default", "key_id": key.id}
-            assert provider_keys.is_sealed(CANARY, key.ciphertext, **place)
+            assert secret_of(key) == CANARY
 
     def test_upstreams_trade_places(self, operator):
         published(chat_tree(a=chat_model(upstream(model="a", id="x"), upstream(model="a", id="y"))))
@@ -89,17 +95,17 @@ class TestModelPage:
     @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
-            ("name", "a|b", "should match pattern"),
+            ("name", "a|b", "ust match"),
             ("provider", "azure", "A chat model has none"),
-            ("trigger_codes", "99", "greater than or equal to 300"),
-            ("max_output_tokens", "0", "greater than or equal to 1"),
+            ("trigger_codes", "99", "ust be at least 300"),
+            ("max_output_tokens", "0", "ust be at least 1"),
             ("note", "", "required"),
             ("upstreams-0-base_url", "https://user:pw@h/v1", "user name or a password"),
             ("upstreams-0-base_url", "gopher://h", "absolute http"),
             ("upstreams-0-header_template", "Bearer", "{KEY} exactly once"),
-            ("upstreams-0-timeout_ms", "0", "greater than or equal to 1"),
+            ("upstreams-0-timeout_ms", "0", "ust be at least 1"),
             ("upstreams-0-adapter_params", '{"a": {"b": {"c": {"d": {}}}}}', "four deep"),
-            ("upstreams-0-key_id", "a|b", "should match pattern"),
+            ("upstreams-0-key_id", "a|b", "ust match"),
             ("upstreams-0-key_id", "", "Name the key"),
             ("upstreams-0-key_value", "", "Enter the key"),
             ("upstreams-0-key_value", f"{CANARY} ", "without white space"),
@@ -155,8 +161,9 @@ class TestModelPage:
         published(chat_tree("a", "b"))
         pk = RouterModel.objects.get(name="a").pk
 
-        operator.post(page("routermodel_delete", pk), {"post": "yes"})
+        answer = operator.post(page("routermodel_delete", pk), {"post": "yes"})
 
+        assert answer["Location"] == page("routerrevision_change", 2)
         assert set(publishing.current_tree().llm.models) == {"b"}
         assert RouterRevision.objects.get(number=2).note == "a deleted"
 
@@ -165,7 +172,8 @@ class TestModelPage:
         chosen = list(RouterModel.objects.exclude(name="c").values_list("pk", flat=True))
         request = {"action": "delete_selected", "_selected_action": chosen, "post": "yes"}
 
-        operator.post(page("routermodel_changelist"), request)
+        answer = operator.post(page("routermodel_changelist"), request)
 
+        assert answer["Location"] == page("routerrevision_change", 2)
         assert set(publishing.current_tree().llm.models) == {"c"}
         assert publishing.current_number() == 2

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from llmrouter.models import RouterKey, RouterModel, RouterUpstream
+from llmrouter.configuration.models import (
+    RouterDefaults,
+    RouterKey,
+    RouterModel,
+    RouterRevision,
+    RouterUpstream,
+)
 from tests.factories.llmrouter import published
 
 
@@ -30,7 +36,22 @@ class TestConstraints:
             (RouterModel, {"name": "a|b"}, "router_model_name_without_separator"),
             (RouterModel, {"provider": "azure"}, "router_model_surface_has_its_provider"),
             (RouterModel, {"surface": "tts"}, "router_model_surface_has_its_provider"),
-            (RouterModel, {"surface": "x"}, "router_model_surface_has_its_provider"),
+            (RouterModel, {"surface": "x"}, "router_model_surface_(known|has_its_provider)"),
+            (
+                RouterModel,
+                {"surface": "tts", "provider": "azzure"},
+                "router_model_provider_known",
+            ),
+            (RouterModel, {"tokenizer": "p50k"}, "router_model_tokenizer_known"),
+            (RouterModel, {"max_tokens_field": "n"}, "router_model_max_tokens_field_known"),
+            (RouterModel, {"trigger_codes": [500, 99]}, "router_model_codes_of_http"),
+            (RouterModel, {"trigger_codes": [600]}, "router_model_codes_of_http"),
+            (RouterDefaults, {"fallback_http_codes": [42]}, "router_defaults_codes_of_http"),
+            (
+                RouterUpstream,
+                {"adapter_params": []},
+                "router_upstream_adapter_params_are_an_object",
+            ),
             (RouterModel, {"max_output_tokens": 0}, "router_model_output_tokens_positive"),
             (RouterUpstream, {"position": 0}, "router_upstream_position_from_1"),
             (RouterUpstream, {"slug": "a|b"}, "router_upstream_slug_without_separator"),
@@ -50,3 +71,11 @@ class TestConstraints:
 
         with pytest.raises(IntegrityError, match=name), transaction.atomic():
             model.objects.update(**fields)
+
+    def test_a_revision_is_a_tree(self):
+        published()
+        newest = RouterRevision.objects.get()
+        newest.number, newest.tree = newest.number + 1, []
+
+        with pytest.raises(IntegrityError, match="tree_is_an_object"), transaction.atomic():
+            newest.save(force_insert=True)

@@ -53,7 +53,7 @@ class TestConfigReads:
 class TestConnections:
     async def test_one_that_the_upstream_closes_between_requests_is_no_error(self, served):
         """The keep-alive race: the upstream hangs up just as the next request is written."""
-        good = raw.response(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}')
+        good = raw.response(b'{"choices":[{"message":{"content":"hi"}}]}')
         caller = await gateway.caller()
         for ending in ("close", "reset"):
             async with RawUpstream(
@@ -99,7 +99,7 @@ class TestConnections:
         assert {(row.attempts, row.flux_charged) for row in rows} == {(2, 1)}
 
     async def test_an_endless_body_is_cut_off(self, served, monkeypatch):
-        from llmrouter.routing import upstream as client
+        from llmrouter.upstream import client
 
         monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 500_000)
         monkeypatch.setattr(client.read, "__kwdefaults__", {"at_most": 500_000})
@@ -127,7 +127,8 @@ class TestConnections:
         is_left = asyncio.Event()
 
         async def endless(reader, writer):
-            writer.write(raw.stream_head() + raw.piece(b'data: {"choices":[]}\n\n'))
+            begun = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+            writer.write(raw.stream_head() + raw.piece(begun))
             await reader.read()
             is_left.set()
 
@@ -147,7 +148,12 @@ class TestConnections:
         caller = await gateway.caller()
         stalled = raw.says(raw.response(b"{", length=100), then="hang")
         async with RawUpstream(stalled) as broken:
-            await gateway.places((broken.base_url, 1), (upstream.base_url, 1), defaults=QUICK)
+            await gateway.places(
+                (broken.base_url, 1),
+                (upstream.base_url, 1),
+                timeout_ms=300,
+                fallback_triggers=tree.Triggers(ask_again_after_timeout=True),
+            )
 
             response = await served.post(PATH, BODY, caller.key)
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from billing.pricing import Source
-from llmrouter.completions import tokenizers
+from billing.pricing import TokenSource
+from llmrouter.gateway import tokenizers
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, completion, frames, stream
 from tests.llmrouter.exchanges import closed
@@ -40,7 +40,7 @@ class TestExchange:
             assert (await served.post(PATH, body, caller.key)).status == 200
 
             row = (await closed(number))[-1]
-            assert (row.outcome, row.usage_source) == ("completed", Source.COUNTED)
+            assert (row.outcome, row.usage_source) == ("completed", TokenSource.COUNTED)
             assert (row.prompt_tokens, row.completion_tokens) == counted()
             assert row.flux_charged == 1  # not the flat price of a guess
 
@@ -52,7 +52,7 @@ class TestExchange:
         await served.post(PATH, {"messages": MESSAGES, "stream": True}, caller.key)
 
         (row,) = await closed()
-        assert (row.outcome, row.usage_source) == ("upstream_broken", Source.COUNTED)
+        assert (row.outcome, row.usage_source) == ("upstream_broken", TokenSource.COUNTED)
         assert (row.prompt_tokens, row.completion_tokens) == counted()
 
     async def test_a_report_is_believed(self, served, upstream):
@@ -62,7 +62,7 @@ class TestExchange:
         await served.post(PATH, {"messages": MESSAGES}, caller.key)
 
         (row,) = await closed()
-        assert (row.usage_source, row.prompt_tokens) == (Source.REPORTED, 120)
+        assert (row.usage_source, row.prompt_tokens) == (TokenSource.REPORTED, 120)
 
     async def test_too_long_a_text_is_estimated(self, served, upstream, monkeypatch):
         monkeypatch.setattr(tokenizers, "MAX_CHARACTERS", 40)
@@ -74,7 +74,7 @@ class TestExchange:
             await served.post(PATH, {"messages": MESSAGES, "stream": streamed}, caller.key)
 
             row = (await closed(number))[-1]
-            assert row.usage_source == Source.ESTIMATED
+            assert row.usage_source == TokenSource.ESTIMATED
 
     async def test_tools_and_parts_are_counted(self):
         call = {"function": {"name": "look_up", "arguments": '{"city": "東京"}'}}

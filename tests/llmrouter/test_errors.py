@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from airi_server.kernel import database
 from tests.factories import gateway
 from tests.fakes.upstream import stream
 
@@ -43,8 +42,11 @@ class TestWhoMayCall:
 
         assert (response.status, error_of(response)["code"]) == (403, "FORBIDDEN")
         assert error_of(response)["param"] == "model"
+        assert error_of(response)["message"] == (
+            "This key may not use the model 'chat-default'. No model is available."
+        )
         listed = await served.get("/v1/models", caller.key)
-        assert [model["id"] for model in listed.json()["data"]] == ["auto"]
+        assert listed.json()["data"] == []  # not even auto, which means chat-default
         assert (await served.get("/v1/models/chat-default", caller.key)).status == 404
         assert await gateway.requests() == []
 
@@ -58,6 +60,18 @@ class TestWhoMayCall:
             response = await served.post(PATH, {**BODY, "model": name}, caller.key)
             assert response.status == 200
         assert [row.model for row in await gateway.requests()] == ["chat-default"] * 2
+
+    async def test_with_auto_by_that_name_whatever_it_means_now(self, served, upstream):
+        caller = await gateway.caller(allowed_models=["auto"])
+        await gateway.route(upstream.base_url)
+
+        assert (await served.post(PATH, BODY, caller.key)).status == 200
+        named = await served.post(PATH, {**BODY, "model": "chat-default"}, caller.key)
+        listed = (await served.get("/v1/models", caller.key)).json()["data"]
+
+        assert named.status == 403
+        assert [model["id"] for model in listed] == ["auto"]
+        assert "chat-default at present" in listed[0]["description"]
 
 
 class TestInsufficientFlux:
@@ -107,9 +121,61 @@ class TestNotRouted:
             signed_in = await served.get(path, caller.key)
             anonymous = await served.get(path)
 
-            assert (signed_in.status, error_of(signed_in)["code"]) == (404, "NOT_FOUND")
+            is_ours = path == PATH  # the contract's addresses answer 404, whatever the method
+            expected = (405, "METHOD_NOT_ALLOWED") if is_ours else (404, "NOT_FOUND")
+            assert (signed_in.status, error_of(signed_in)["code"]) == expected
             assert signed_in.json()["ui"].startswith("https://")
             assert (anonymous.status, error_of(anonymous)["code"]) == (401, "UNAUTHORIZED")
+
+    async def test_an_unknown_model_is_told_which_this_key_may_use(self, served, upstream):
+        await gateway.route(upstream.base_url)
+        free = await gateway.caller()
+        bound = await gateway.caller(allowed_models=["gpt-4o", "other"])
+        asked = {**BODY, "model": "gpt-4o"}
+
+        told = error_of(await served.post(PATH, asked, free.key))
+        assert told["message"] == "There is no model 'gpt-4o'. Available: chat-default."
+        assert (told["code"], told["param"]) == ("unknown_model", "model")
+        told = await served.post(PATH, asked, bound.key)
+        assert error_of(told)["message"] == "There is no model 'gpt-4o'. No model is available."
+        assert told.json()["details"] == {"requested": "gpt-4o", "available": []}
+        told = error_of(await served.get("/v1/models/gpt-4o", free.key))
+        assert told["message"] == "There is no model 'gpt-4o'. Available: auto, chat-default."
+
+    async def test_auto_that_means_nothing_any_more_says_so_and_is_not_listed(
+        self, served, upstream
+    ):
+        caller = await gateway.caller()
+        await gateway.route(upstream.base_url)
+        await gateway.option("DEFAULT_CHAT_MODEL", "gone")
+
+        told = error_of(await served.post(PATH, BODY, caller.key))
+        listed = (await served.get("/v1/models", caller.key)).json()["data"]
+
+        assert told["message"] == (
+            "auto means 'gone' at present, and there is no such model. Available: chat-default."
+        )
+        assert told["code"] == "unknown_model"
+        assert [model["id"] for model in listed] == ["chat-default"]
+
+    async def test_auto_is_listed_and_explained_to_whom_may_use_it(self, served, upstream):
+        caller = await gateway.caller()
+        await gateway.route(upstream.base_url)
+
+        listed = (await served.get("/v1/models", caller.key)).json()
+
+        assert listed == {
+            "object": "list",
+            "data": [
+                {
+                    "id": "auto", "object": "model", "created": 0, "owned_by": "airi",
+                    "description": "What the operator has chosen as the default: chat-default at "
+                    "present.",
+                },
+                {"id": "chat-default", "object": "model", "created": 0, "owned_by": "airi"},
+            ],
+        }  # fmt: skip
+        assert (await served.get("/v1/models/auto", caller.key)).json() == listed["data"][0]
 
     async def test_a_trailing_slash_is_no_redirect(self, served):
         caller = await gateway.caller()
@@ -146,7 +212,7 @@ class TestBody:
 class TestBug:
     async def test_is_500_and_says_nothing(self, served, upstream, monkeypatch):
         """A crash in the middle of a request still ends its row and gives back its hold."""
-        from llmrouter.routing import upstream as client
+        from llmrouter.upstream import client
 
         async def crash(*_args, **_kwargs):
             raise RuntimeError("secret detail")
@@ -168,15 +234,12 @@ class TestBug:
         assert (await gateway.account(caller.user_id)).held == 0
 
 
-async def test_a_database_that_is_away_is_503_with_retry_after(served, upstream, monkeypatch):
+async def test_a_database_that_is_away_is_503_with_retry_after(database_line, served, upstream):
     caller = await gateway.caller()
     await gateway.route(upstream.base_url)
     await served.post(PATH, BODY, caller.key)
+    database_line.cut()
 
-    async def away(*_args):
-        raise database.AWAY[1]("no connection is free")
-
-    monkeypatch.setattr(database, "execute", away)
     for path in ("/api/v1/flux", "/api/v1/flux/history"):
         response = await served.get(path, caller.key)
         assert (response.status, response.headers["Retry-After"]) == (503, "1")

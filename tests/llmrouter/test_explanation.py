@@ -1,27 +1,26 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from llmrouter.configuration import routes
 from llmrouter.routing import explanation
+from llmrouter.routing.evidence import BreakerState
+from llmrouter.routing.failures import Blame
 from tests.factories.llmrouter import chat_model, chat_tree, sealed_key, upstream
 
-NOW = 1000.0
 BOTH = {"priority": 1}
+DEAD = BreakerState(Blame.DEAD, 2, 12.3, 40.0, "401")
 
 
-def explained(*upstreams, resting=None):
-    """Explain model `m`; `resting` maps (upstream, key) to until when and why."""
+def explained(*upstreams, held=None):
+    """Explain model `m`; `held` maps an upstream, or (upstream, key), to a standing."""
     config = chat_tree(m=chat_model(*upstreams))
-    health_ids = {
-        (each.id, key.id): key.health_id
-        for each in routes.compile(config, 1).llm["m"].upstreams
-        for key in each.keys
-    }
-    told = {health_ids[place]: rest for place, rest in (resting or {}).items()}
-    return explanation.explain(config, 7, "m", told, NOW)
+    scopes = {}
+    for each in routes.compile(config, 1).llm["m"].upstreams:
+        scopes[each.id] = each.target_id
+        scopes |= {(each.id, key.id): key.health_id for key in each.keys}
+    told = {scopes[place]: (standing,) for place, standing in (held or {}).items()}
+    return explanation.explain(config, 7, "m", told)
 
 
 def lines(found):
@@ -42,19 +41,46 @@ class TestExplain:
         ]
         assert (found.revision, found.skipped, found.is_drawn) == (7, (), False)
 
-    def test_says_who_rests_why_and_how_long(self):
+    def test_says_what_is_held_against_whom_since_when_until_when_and_who_may_pass(self):
         found = explained(
             upstream(model="m", id="x"),
             upstream(model="m", id="y"),
             upstream(model="m", id="z"),
-            resting={("x", "k1"): (math.inf, "401"), ("y", "k1"): (NOW + 4.2, "429")},
+            held={
+                ("x", "k1"): DEAD,
+                ("y", "k1"): BreakerState(Blame.RATE, -1, 4.2, 1.0, "429"),
+                "z": BreakerState(Blame.SICK, -1, 1.5, 9.0, "500"),
+            },
         )
 
-        assert lines(found.attempts) == [(1, "z", "k1", "priority 3")]
-        assert lines(found.skipped) == [
-            (None, "x", "k1", "401: rests until an operator looks at it"),
-            (None, "y", "k1", "429: rests for another 5 s"),
+        assert [(line.position, line.upstream, line.is_well) for line in found.attempts] == [
+            (1, "z", True), (2, "x", False), (3, "y", False),
+        ]  # fmt: skip
+        assert [line.why for line in found.attempts] == [
+            "priority 3; 500: upstream sick for 9 s, last for 2 s more, for whom it has failed",
+            f"priority 1; {explanation.sentence(DEAD)}",
+            "priority 2; 429: key rate for 1 s, last for 5 s more; it has failed one caller",
         ]
+        assert explanation.sentence(DEAD) == (
+            "401: key dead for 40 s, tried again in 13 s; last, and not for whom it has failed"
+        )
+
+    def test_what_is_due_to_be_tried_again_stands_in_its_place(self):
+        open_again = BreakerState(Blame.SICK, 0, 0.0, 40.0, "500")
+        found = explained(
+            upstream(model="m", id="x"), upstream(model="m", id="y"), held={"x": open_again}
+        )
+
+        assert [line.upstream for line in found.attempts] == ["x", "y"]
+        assert "tried again by the next request" in found.attempts[0].why
+
+    def test_what_is_all_there_is_is_tried_all_the_same(self):
+        found = explained(
+            upstream(model="m", id="x"),
+            held={"x": BreakerState(Blame.AWAY, 3, 9.0, 40.0, "connect")},
+        )
+
+        assert [(line.position, line.is_well) for line in found.attempts] == [(1, False)]
 
     def test_says_who_is_disabled(self):
         off = [sealed_key(model="m", disabled=True)]
@@ -62,11 +88,6 @@ class TestExplain:
 
         (line,) = found.skipped
         assert (line.upstream, line.model, line.why) == ("upstream.example", "gpt", "disabled")
-
-    def test_a_rest_that_is_over_does_not_count(self):
-        found = explained(upstream(model="m", id="x"), resting={("x", "k1"): (NOW, "500")})
-
-        assert len(found.attempts) == 1
 
     def test_shares_are_by_weight_among_equals(self):
         keys = [sealed_key(model="m"), sealed_key(model="m", key_id="k2")]
@@ -79,18 +100,20 @@ class TestExplain:
         assert found.is_drawn
         assert [line.share for line in found.attempts] == [75, None, 25, None]
 
-    def test_who_rests_leaves_its_share_to_the_others(self):
+    def test_who_is_not_well_leaves_its_share_to_the_others(self):
         found = explained(
             upstream(model="m", id="x", weight=2, **BOTH),
             upstream(model="m", id="y", **BOTH),
             upstream(model="m", id="z", **BOTH),
-            resting={("x", "k1"): (math.inf, "401")},
+            held={("x", "k1"): BreakerState(Blame.DEAD, 0, 9.0, 1.0, "401")},
         )
 
-        assert [line.share for line in found.attempts] == [50, 50]
+        assert [(line.upstream, line.share) for line in found.attempts] == [
+            ("y", 50), ("z", 50), ("x", None),
+        ]  # fmt: skip
 
     def test_names_the_models_there_are(self):
         with pytest.raises(explanation.UnknownModel) as unknown:
-            explanation.explain(chat_tree("a", "b"), 1, "c", {}, NOW)
+            explanation.explain(chat_tree("a", "b"), 1, "c", {})
 
         assert unknown.value.details == {"requested": "c", "available": ["a", "b"]}

@@ -13,15 +13,15 @@ import pytest
 import pytest_asyncio
 
 from airi_server.kernel import context, instance
-from airi_server.kernel.client import ClientConnection
+from airi_server.kernel.disconnects import ClientConnection
 from airi_server.kernel.errors import DomainError, Forbidden
 from airi_server.kernel.ids import uuid7
 from airi_server.runtime import published
 from billing.requests import SETTLE_DEADLINE_S, SpendingLimitReached
-from llmrouter import gateway as domain
-from llmrouter import limits
+from llmrouter.completions import operation as domain
+from llmrouter.completions.operation import Call
 from llmrouter.configuration import tree
-from llmrouter.gateway import Call
+from llmrouter.gateway import limits
 from llmrouter.routing.failures import UpstreamRefused
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
@@ -165,9 +165,10 @@ class TestRow:
 class TestPlan:
     async def test_leaves_a_refused_key_alone_until_a_revision_is_published(self, caller, upstream):
         upstream.script(refuse(401), answer())
-        keys = [routers.sealed_key(key_id=name) for name in ("k1", "k2")]
+        base_url = upstream.base_url
+        keys = [routers.sealed_key(key_id=name, base_url=base_url) for name in ("k1", "k2")]
         for timeout_ms in (5_000, 4_000):
-            made = routers.upstream(base_url=upstream.base_url, keys=keys, timeout_ms=timeout_ms)
+            made = routers.upstream(base_url=base_url, keys=keys, timeout_ms=timeout_ms)
             models: dict[str, Any] = {"chat-default": routers.chat_model(made)}
             await gateway.publish_tree(**models)
             await published.refresh()
@@ -212,7 +213,7 @@ class TestReply:
 
         row = await only_row()
         charged = ("x-airi-flux-charged", "1")
-        assert first.headers == (charged,)
+        assert first.headers == (("x-airi-max-tokens", "4096"), charged)
         assert again.headers == (("x-request-id", str(row.id)), charged)
         assert (again.body, again.content_type) == (first.body, "application/json")
         assert limits._running == {}

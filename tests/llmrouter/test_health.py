@@ -1,10 +1,10 @@
-"""Which keys rest, for how long, who tries them again, and how other instances hear of it."""
+"""What a process holds against keys and targets, and how other instances hear of it."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -13,15 +13,16 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from airi_server.kernel import notify, redis
+from airi_server.kernel import instance, pubsub, redis
 from llmrouter.configuration.routes import compile as compile_routes
-from llmrouter.routing import failures, health
-from llmrouter.routing.failures import AttemptFailed
-from llmrouter.routing.planning import plan
+from llmrouter.routing import breakers, evidence, failures, health
+from llmrouter.routing.breakers import RULES
+from llmrouter.routing.evidence import BreakerState, name_of
+from llmrouter.routing.failures import AttemptFailed, Blame
+from llmrouter.routing.planning import Rank, plan
 from tests.factories import llmrouter as routers
 
-PATH = "/v1/chat/completions"
-BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+REVISION = 7
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -36,17 +37,19 @@ class TestSecondsOf:
             (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
             (format_datetime(NOW - timedelta(days=1), usegmt=True), -86_400),
             ("Sun, 01 Mar 2026 12:01:00 -0000", 60),
-            (None, 5),
-            ("", 5),
-            ("soon", 5),
+            (None, None),
+            ("", None),
+            ("soon", None),
+            ("nan", None),
+            ("inf", None),
             ("9" * 40, 1e16),
-            ("Sun, 99 Mar 2026 12:00:00 GMT", 5),
-            ("Sun, 01 Mar 99999 12:00:00 GMT", 5),
-            ("\x00", 5),
+            ("Sun, 99 Mar 2026 12:00:00 GMT", None),
+            ("Sun, 01 Mar 99999 12:00:00 GMT", None),
+            ("\x00", None),
         ],
     )
     def test_reads_digits_and_dates_and_nothing_else(self, header, seconds):
-        assert failures.seconds_of(header, now=NOW, default=5) == seconds
+        assert failures.seconds_of(header, now=NOW) == seconds
 
 
 @pytest.fixture
@@ -62,20 +65,22 @@ def attempt():
                 name="m",
             )
         ),
-        7,
+        REVISION,
     )
-    yield plan(table, "m", {}, 0.0, lambda: 0.0).attempts[0]
+    yield plan(table, "m", None, lambda: 0.0).attempts[0]
     health.forget()
 
 
 @pytest_asyncio.fixture
-async def linked():
-    """Both connections to Redis, up."""
-    notify.listen()
+async def linked(attempt):
+    """Both connections to Redis, up; this process routes by the revision."""
+    pubsub.listen()
     await up(redis.link())
-    await up(notify._subscribers.get())
+    await up(pubsub._subscribers.get())
+    health.asking_for("anybody", REVISION)
     yield
-    await notify.close()
+    await redis.link().ask("DEL", redis.key("health"))
+    await pubsub.close()
     await redis.close()
 
 
@@ -86,205 +91,325 @@ async def up(link):
             await asyncio.sleep(0.005)
 
 
-def rest_after(attempt, status, retry_after=None, reason=None):
-    """Return how long the key rests after one failure."""
-    reason = reason or str(status)
-    health.note_failure(attempt, AttemptFailed(reason, status=status, retry_after=retry_after))
-    until = health.resting(7).get(attempt.key.health_id, 0.0)
-    return until - time.time() if until else 0.0
-
-
-@pytest.mark.asyncio
-class TestRest:
-    @pytest.mark.parametrize(
-        ("status", "retry_after", "rest"),
-        [
-            (401, None, math.inf),
-            (403, None, 5),
-            (402, None, 5),
-            (429, None, 5),
-            (429, "30", 30),
-            (429, "-5", 1),
-            (429, "0", 1),
-            (429, "86400", 600),
-            (429, "9" * 300, 600),
-            (429, "nan", 5),
-            (429, "inf", 5),
-            (429, "1e15", 600),
-            (429, "tomorrow", 5),
-            (500, None, 0),
-            (503, "30", 0),
-        ],
+def fail(attempt, blame=Blame.DEAD, caller="a", *, wait_s=None, reason="401", words=""):
+    """Note a failure of a caller's only request; return how long it rests."""
+    return health.note_failure(
+        attempt,
+        AttemptFailed(reason, status=401, blame=blame, wait_s=wait_s, words=words),
+        caller=caller,
+        fingerprint=lambda: f"what {caller} asks",
+        began=time.monotonic(),
     )
-    async def test_is_what_the_failure_says(self, linked, attempt, status, retry_after, rest):
-        assert rest_after(attempt, status, retry_after) == pytest.approx(rest, abs=0.2)
-
-    async def test_of_a_date_is_the_time_until_then(self, linked, attempt):
-        at = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-
-        assert rest_after(attempt, 429, at) == pytest.approx(90, abs=1.5)
-
-    async def test_of_failures_in_a_row_doubles_up_to_a_minute(self, linked, attempt):
-        rests = [rest_after(attempt, None, reason="timeout") for _ in range(12)]
-
-        assert [round(rest) for rest in rests] == [0] * 4 + [2, 4, 8, 16, 32, 60, 60, 60]
-
-    @pytest.mark.parametrize("status", [402, 403])
-    async def test_of_refusals_in_a_row_grows_fourfold_up_to_an_hour(self, linked, attempt, status):
-        rests = [rest_after(attempt, status) for _ in range(7)]
-
-        assert [round(rest) for rest in rests] == [5, 20, 80, 320, 1280, 3600, 3600]
-
-    async def test_of_the_first_refusal_is_short_whatever_else_failed_before(self, linked, attempt):
-        """Neither the breaker's strikes nor another instance's word make it longer."""
-        for _ in range(4):
-            rest_after(attempt, 500)
-        assert round(rest_after(attempt, 403)) == 5
-
-        health.forget()
-        health._learn({"id": attempt.key.health_id, "until": time.time() - 1, "reason": "403"})
-        assert round(rest_after(attempt, 403)) == 5
-
-    async def test_ends_with_a_success(self, linked, attempt):
-        for _ in range(5):
-            rest_after(attempt, 500)
-        health.note_success(attempt)
-
-        assert attempt.key.health_id not in health.resting(7)
-        assert rest_after(attempt, 500) == 0
-
-    async def test_ends_with_a_new_revision(self, linked, attempt):
-        rest_after(attempt, 401)
-
-        assert health.resting(7)
-        assert health.resting(8) == {}
-
-    async def test_is_over_for_one_probe_at_a_time(self, linked, attempt):
-        rest_after(attempt, 429, "1")
-        record = health._records[attempt.key.health_id]
-        assert not health.claim(attempt)
-
-        record.until = time.time() - 0.01
-        again = attempt._replace(position=2)
-        assert health.claim(attempt)
-        assert not health.claim(again)
-
-        health.give_back(again)
-        assert not health.claim(again)
-        health.give_back(attempt)
-        assert health.claim(again)
-        health.note_success(again)
-        assert health.claim(attempt)
-        assert health.claim(again)
 
 
-@pytest.mark.asyncio
-class TestInstances:
-    async def test_hear_of_a_rest_and_of_its_end(self, linked, attempt):
-        """Another instance is played by its messages, on the channel it would use."""
-        name = attempt.key.health_id
-        hint = {"topic": "health", "id": name, "until": time.time() + 60, "reason": "429"}
-        await publish(hint)
-        await eventually(lambda: name in health.resting(7))
-        assert health.rest_of(name)[1] == "429"
+def serve(attempt):
+    health.note_success(attempt, "served", time.monotonic())
 
-        await publish({**hint, "until": None})
-        await eventually(lambda: math.isinf(health.resting(7)[name]))
 
-        await publish({**hint, "until": 0})
-        await eventually(lambda: name not in health.resting(7))
-
-    async def test_are_told(self, linked, attempt):
-        heard: list[Any] = []
-        handlers = notify._handlers["health"]
-        handlers.append(heard.append)
-        try:
-            health.note_failure(attempt, AttemptFailed("402", status=402))
-            await eventually(lambda: heard)
-            told = health.resting_from_redis()[attempt.key.health_id]
-            health.note_success(attempt)
-            await eventually(lambda: len(heard) == 2)
-        finally:
-            handlers.remove(heard.append)
-
-        assert told[0] == pytest.approx(time.time() + 5, abs=2)
-        assert told[1] == "402"
-        assert [fact["until"] == 0 for fact in heard] == [False, True]
-        assert attempt.key.health_id not in health.resting_from_redis()
-
-    async def test_learn_on_their_start_what_was_told_before(self, attempt):
-        """A new instance: its connections come up after the first hint was due."""
-        health_id = attempt.key.health_id
-        notify.listen()
-        await up(redis.link())
-        health.note_failure(attempt, AttemptFailed("401", status=401))
-        await asyncio.wait_for(redis.link().send("PING"), 5)
-        await notify.close()
-        await redis.close()
-        health.forget()
-
-        notify.listen()
-        await eventually(lambda: health_id in health.resting(7))
-        await notify.close()
-        await redis.close()
-
-    async def test_forget_what_was_told_of_a_revision_that_is_gone(self, linked, attempt):
-        """Nobody ran when the operator looked: what Redis still says is out of date."""
-        name = attempt.key.health_id
-        facts = {"topic": "health", "until": time.time() + 60, "reason": "401"}
-        await publish({**facts, "id": "old", "revision": 6})
-        await publish({**facts, "id": name, "revision": 7})
-        await eventually(lambda: name in health._records)
-        assert name in health.resting(7)
-        assert "old" not in health.resting(7)
-
-        await publish({**facts, "id": "old", "revision": 6})
-        await publish({**facts, "id": "new", "revision": 7})
-        await eventually(lambda: "new" in health.resting(7))
-        assert "old" not in health.resting(7)
-
-    async def test_are_not_misled_by_what_redis_makes_up(self, attempt):
-        notify.listen()
-        await up(redis.link())
-        for name, value in {
-            "a": b"junk",
-            "b": b"[]",
-            "c": b'{"until":"x"}',
-            "d": b'{"until":null}',
-        }.items():
-            await redis.link().ask("HSET", redis.key("health"), name, value)
-        health.forget()
-        health._catch_up({})
-        await eventually(lambda: "d" in health._records)
-
-        assert set(health.resting(7)) & set("abcd") == {"d"}
-        assert set(health.resting_from_redis()) & set("abcd") == {"d"}
-        await redis.link().ask("DEL", redis.key("health"))
-        await notify.close()
-        await redis.close()
-
-    async def test_are_not_misled_by_hints_that_make_no_sense(self, linked, attempt, caplog):
-        for hint in ({}, {"id": "x"}, {"id": "x", "until": "soon"}, {"id": None, "until": [1]}):
-            await publish({"topic": "health", **hint})
-        await publish({"topic": "health", "id": "last", "until": time.time() + 9})
-        await eventually(lambda: "last" in health.resting(7))
-
-        assert not {"x", "None"} & set(health.resting(7))
-
-    async def test_learn_for_themselves_without_redis(self, attempt, monkeypatch, settings):
-        settings.REDIS_URL = "redis://127.0.0.1:9/0"
-
-        assert rest_after(attempt, 401) == math.inf
-        health.note_success(attempt)
-        assert health.resting(7) == {}
-        await redis.close()
+def rank(attempt, caller="new", revision=REVISION):
+    ask = health.asking_for(caller, revision)
+    return ask(attempt.upstream, attempt.key).rank if ask else Rank.FIRST
 
 
 async def publish(hint):
-    await redis.link().ask("PUBLISH", redis.key("notify"), orjson.dumps(hint))
+    await redis.link().ask(
+        "PUBLISH", redis.key("notify"), orjson.dumps({"topic": "health", **hint})
+    )
 
 
 async def eventually(condition):
     async with asyncio.timeout(3):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def told(attempt, blame=Blame.RATE, caller="a", **fields):
+    """Return a failure as another instance tells it."""
+    return {
+        "by": "another", "revision": REVISION, "what": "failed", "scope": attempt.key.health_id,
+        "blame": blame, "caller": name_of(caller), "fingerprint": caller, "age": 0.001,
+        "took": 0.5, "asked": 60, "probe": False, "reason": "429", **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.asyncio
+class TestOneProcess:
+    async def test_holds_each_failure_against_whom_it_blames(self, linked, attempt):
+        assert fail(attempt, Blame.RATE, wait_s=40) == 40
+        assert fail(attempt, Blame.AWAY) == 0
+        assert fail(attempt, None) == 0
+
+        assert set(health._scopes.unwell) == {attempt.key.health_id, attempt.upstream.target_id}
+        other_key = attempt._replace(key=attempt.upstream.keys[1])
+        assert (rank(attempt, "a"), rank(other_key, "a")) == (Rank.REFUSE, Rank.LAST)
+
+    async def test_asks_nothing_while_all_is_well(self, linked, attempt):
+        assert health.asking_for("a", REVISION) is None
+        fail(attempt)
+        assert health.asking_for("a", REVISION) is not None
+        serve(attempt)
+        assert health.asking_for("a", REVISION) is None
+
+    async def test_a_success_counts_for_the_key_from_when_it_was_sent(self, linked, attempt):
+        before = time.monotonic()
+        fail(attempt)
+        fail(attempt, Blame.AWAY)
+        health.note_success(attempt, "b", before)
+
+        assert health._scopes.unwell == {attempt.key.health_id}
+
+    async def test_a_new_revision_wakes_everything(self, linked, attempt):
+        fail(attempt)
+        assert rank(attempt) is Rank.LAST
+
+        assert health.asking_for("a", REVISION + 1) is None
+
+    async def test_alerts_once_until_it_is_well_again(self, linked, attempt, caplog):
+        for caller in "abc":
+            fail(attempt, caller=caller)
+        assert [record.message for record in caplog.records] == ["A provider refuses a key"]
+        serve(attempt)
+        await asyncio.sleep(0.001)
+        fail(attempt)
+
+        assert len(caplog.records) == 2
+        assert (caplog.records[0].levelname, caplog.records[0].key) == ("ERROR", "k1")
+
+    async def test_says_when_an_upstream_fails_for_several(self, linked, attempt, caplog):
+        for caller in "abc":
+            fail(attempt, Blame.AWAY, caller, reason="connect")
+
+        [record] = caplog.records
+        assert (record.levelname, record.message) == (
+            "WARNING", "An upstream fails for several callers",
+        )  # fmt: skip
+
+
+@pytest.mark.asyncio
+class TestInstances:
+    async def test_hear_of_a_failure_and_of_its_end(self, linked, attempt):
+        """Another instance is played by its messages, on the channel it would use."""
+        await publish(told(attempt))
+        await eventually(lambda: rank(attempt) is Rank.LAST)
+        assert rank(attempt, "a") is Rank.REFUSE
+
+        cleared = evidence.of_success(attempt.key.health_id, 0.0, 0.0)
+        await publish({"by": "another", "revision": REVISION, **cleared})
+        await eventually(lambda: rank(attempt, "a") is Rank.FIRST)
+
+    async def test_open_together(self, linked, attempt):
+        await publish(told(attempt, caller="b"))
+        await eventually(lambda: rank(attempt, "b") is Rank.REFUSE)
+        fail(attempt, Blame.RATE)
+
+        await eventually(lambda: health.standings_from_redis(REVISION))
+        [standing] = health.standings_from_redis(REVISION)[attempt.key.health_id]
+        assert standing.is_open
+
+    async def test_are_told(self, linked, attempt):
+        heard: list[Any] = []
+        handlers = pubsub._handlers["health"]
+        handlers.append(heard.append)
+        try:
+            fail(attempt, Blame.RATE, wait_s=40)
+            await eventually(lambda: heard)
+            await eventually(lambda: health.standings_from_redis(REVISION))
+            kept = health.standings_from_redis(REVISION)
+            serve(attempt)
+            await eventually(lambda: len(heard) == 2)
+        finally:
+            handlers.remove(heard.append)
+
+        [standing] = kept[attempt.key.health_id]
+        assert standing._replace(rest_s=0, since_s=0) == BreakerState(Blame.RATE, -1, 0, 0, "401")
+        assert standing.rest_s == pytest.approx(40, abs=2)
+        assert standing.since_s == pytest.approx(0, abs=2)
+        assert [(each["what"], each["by"], each["revision"]) for each in heard] == [
+            ("failed", instance.ID, REVISION), ("cleared", instance.ID, REVISION),
+        ]  # fmt: skip
+        assert "a" not in heard[0].values()
+        await eventually(lambda: not health.standings_from_redis(REVISION))
+
+    async def test_are_told_of_one_failure_a_second_of_each_caller(self, linked, attempt):
+        heard: list[Any] = []
+        handlers = pubsub._handlers["health"]
+        handlers.append(heard.append)
+        try:
+            for _ in range(20):
+                for caller in ("a", "b"):
+                    fail(attempt, Blame.DOUBT, caller)
+            await publish({"by": "another", "what": "woken", "scope": "last"})
+            await eventually(lambda: heard and heard[-1]["what"] == "woken")
+        finally:
+            handlers.remove(heard.append)
+
+        assert [each["what"] for each in heard] == ["failed", "failed", "woken"]
+
+    async def test_are_answered_when_they_have_not_heard_of_a_success(self, linked, attempt):
+        serve(attempt)
+        heard: list[Any] = []
+        handlers = pubsub._handlers["health"]
+        handlers.append(heard.append)
+        try:
+            await publish(told(attempt, age=20.0))
+            await eventually(lambda: len(heard) == 2)
+        finally:
+            handlers.remove(heard.append)
+
+        assert (heard[1]["what"], heard[1]["scope"]) == ("cleared", attempt.key.health_id)
+        assert 0 <= heard[1]["age"] < 5
+        assert rank(attempt, "a") is Rank.FIRST
+
+    async def test_keep_since_when_nobody_has_been_served_and_what_was_said(self, linked, attempt):
+        """Whoever tells it: another instance, or this one when it has forgotten."""
+        fail(attempt, words="no such key")
+        await eventually(lambda: health.standings_from_redis(REVISION))
+        await asyncio.sleep(0.05)
+        health.forget()
+        health.asking_for("a", REVISION)
+        fail(attempt, caller="b", words="still no such key")
+
+        def kept():
+            [standing] = health.standings_from_redis(REVISION)[attempt.key.health_id]
+            return standing
+
+        await eventually(lambda: kept().words == "still no such key")
+        assert kept().since_s >= 0.05
+        assert [each.since_s for (each,) in health.own_standings().values()] < [0.05]
+
+        serve(attempt)
+        await eventually(lambda: not health.standings_from_redis(REVISION))
+        fail(attempt, caller="b")
+        await eventually(lambda: health.standings_from_redis(REVISION))
+        assert kept().since_s < 0.05
+
+    async def test_say_that_a_key_was_refused_until_it_serves(self, linked, attempt, monkeypatch):
+        """Its rest is long over, and nothing is held against it: it has failed all the same."""
+        monkeypatch.setitem(RULES, Blame.DEAD, replace(RULES[Blame.DEAD], first_s=0.01))
+        monkeypatch.setattr(breakers, "REMEMBERED_S", 0.01)
+        fail(attempt)
+        fail(attempt, Blame.RATE, wait_s=1)
+        fail(attempt, Blame.SICK)
+        await asyncio.sleep(0.05)
+
+        standings = health.standings_from_redis(REVISION)
+        assert [each.blame for each in standings[attempt.key.health_id] if not each.rest_s] == [
+            Blame.DEAD
+        ]
+        assert attempt.upstream.target_id not in standings
+        await eventually(lambda: rank(attempt) is Rank.FIRST)
+
+        serve(attempt)
+        await eventually(lambda: not health.standings_from_redis(REVISION))
+
+    async def test_that_start_later_clear_what_has_lapsed_before(
+        self, linked, attempt, monkeypatch
+    ):
+        monkeypatch.setitem(RULES, Blame.DEAD, replace(RULES[Blame.DEAD], first_s=0.01))
+        fail(attempt)
+        await asyncio.sleep(0.05)
+        health.forget()
+        health._catch_up({})
+        await eventually(lambda: health._scopes.lapsed == {attempt.key.health_id})
+        assert rank(attempt) is Rank.FIRST
+
+        serve(attempt)
+        await eventually(lambda: not health.standings_from_redis(REVISION))
+        assert not health._scopes.lapsed
+
+    async def test_learn_on_their_start_what_was_told_before(self, attempt):
+        """A new instance: its connections come up after the first hint was due."""
+        pubsub.listen()
+        await up(redis.link())
+        health.asking_for("x", REVISION)
+        fail(attempt)
+        fail(attempt, caller="b")
+        await asyncio.wait_for(redis.link().send("PING"), 5)
+        await pubsub.close()
+        await redis.close()
+        health.forget()
+
+        pubsub.listen()
+        await eventually(lambda: health._scopes.unwell)
+        assert rank(attempt) is Rank.LAST
+        assert rank(attempt, "a") is Rank.LAST  # it is not known who has failed
+        await redis.link().ask("DEL", redis.key("health"))
+        await pubsub.close()
+        await redis.close()
+
+    async def test_wait_as_long_as_redis_says_whatever_their_own_clocks_do(
+        self, linked, attempt, monkeypatch
+    ):
+        fail(attempt, Blame.RATE, wait_s=40)
+        await asyncio.wait_for(redis.link().send("PING"), 5)
+        wrong = time.time() + 7200
+        monkeypatch.setattr(time, "time", lambda: wrong)
+
+        [standing] = health.standings_from_redis(REVISION)[attempt.key.health_id]
+        assert standing.rest_s == pytest.approx(40, abs=2)
+
+    async def test_hold_nothing_that_was_told_of_another_revision(self, linked, attempt):
+        await publish(told(attempt, revision=REVISION - 1))
+        fail(attempt, Blame.AWAY)
+        await publish(told(attempt, revision=REVISION, scope="seen"))
+        await eventually(lambda: "seen" in health._scopes.unwell)
+
+        assert attempt.key.health_id not in health._scopes.unwell
+        assert health.standings_from_redis(REVISION + 1) == {}
+
+    async def test_wake_what_an_operator_has_seen_serve(self, linked, attempt):
+        for blame in (Blame.DEAD, Blame.AWAY):
+            fail(attempt, blame)
+        await asyncio.to_thread(health.wake, attempt.key.health_id, attempt.upstream.target_id)
+        assert rank(attempt, "a") is Rank.FIRST
+        await eventually(lambda: not health.standings_from_redis(REVISION))
+
+        fail(attempt)
+        await publish({"by": "x", "what": "woken", "scope": attempt.key.health_id})
+        await eventually(lambda: rank(attempt, "a") is Rank.FIRST)
+
+    async def test_are_not_misled_by_what_redis_makes_up(self, linked, attempt):
+        sense = orjson.dumps({"level": 0, "reason": "x", "revision": REVISION})
+        now = int(time.time() * 1000)
+        made_up: dict[str | bytes, bytes] = {
+            "a": b"junk",
+            "a:dead": b"[]",
+            "b:dead": b"x y " + sense,
+            "c:odd": b"%d %d %b" % (now, now + 9000, sense),
+            "d:dead": b"%d %d {}" % (now, now + 9000),
+            "e:dead": b"%d %d %b" % (now, now + 9000, sense),
+            "f:dead": b"%d %d %b" % (now, now + 10**15, sense),
+            b"\xff:dead": b"%d %d %b" % (now, now + 9000, sense),
+        }
+        for name, value in made_up.items():
+            await redis.link().ask("HSET", redis.key("health"), name, value)
+        health.forget()
+        health._catch_up({})
+        await eventually(lambda: health._scopes.unwell)
+
+        assert health._scopes.unwell == {"e", "f"}
+        kept = health.standings_from_redis(REVISION)
+        assert set(kept) == {"e", "f"}
+        assert kept["f"][0].rest_s == 600
+
+    async def test_are_not_misled_by_hints_that_make_no_sense(self, linked, attempt, caplog):
+        for hint in (
+            {}, {"by": "x"}, {"by": "x", "what": "failed"}, told(attempt, blame="odd"),
+            told(attempt, age="soon"), told(attempt, scope=[1]), {"by": "x", "what": "woken"},
+            {"by": "x", "what": "cleared", "scope": "s", "age": None, "revision": REVISION},
+        ):  # fmt: skip
+            await publish(hint)
+        await publish(told(attempt, scope="last"))
+        await eventually(lambda: "last" in health._scopes.unwell)
+
+        assert health._scopes.unwell == {"last"}
+
+    async def test_learn_for_themselves_without_redis(self, attempt, settings):
+        settings.REDIS_URL = "redis://127.0.0.1:9/0"
+        health.asking_for("a", REVISION)
+
+        fail(attempt)
+        assert rank(attempt, "a") is Rank.REFUSE
+        serve(attempt)
+        assert rank(attempt, "a") is Rank.FIRST
+        await redis.close()

@@ -10,6 +10,7 @@ from django.core.signals import request_finished, request_started
 
 from airi_server import asgi
 from airi_server.kernel import database, redis
+from billing.usage import refusals
 from tests.factories import gateway
 from tests.fakes.upstream import answer, stream
 
@@ -56,11 +57,13 @@ class TestCounts:
         assert tuple(counts) == (1, 0)
 
         counts = Counts()
+        await served.post(PATH, BODY, "sk-airi-nobody")
+        assert tuple(counts) == (0, 0)
+
         await served.post(PATH, {**BODY, "n": "x"}, caller.key)
         await served.post(PATH, {**BODY, "model": "unknown"}, caller.key)
-        await served.post(PATH, BODY, "sk-airi-nobody")
-        trips, _ = counts
-        assert trips == 0
+        await refusals.close()
+        assert tuple(counts) == (2, 0), "each is recorded, after its answer"
 
     async def test_many_at_once_share_their_round_trips(self, served, upstream, still):
         caller = await ready(served, upstream, still)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llmrouter.completions.completion import Completion
-from llmrouter.completions.paid import DRAIN_S
+from llmrouter.gateway.paid import DRAIN_S
+from llmrouter.routing.failover import Failover
 
 pytestmark = pytest.mark.asyncio
 
@@ -18,7 +19,7 @@ def paid():
     """A request that has not begun: nothing of it is asked but its time."""
     names = ("order", "route", "plan", "ticket", "spending", "admission", "bounds", "traceparent")
     nothing: dict[str, Any] = dict.fromkeys(names)
-    return Completion(**nothing, began=0.0)
+    return Completion(**nothing, walk=Failover("caller", str), began=0.0)
 
 
 def left_s(timer):
@@ -27,34 +28,34 @@ def left_s(timer):
 
 class TestHurry:
     async def test_keeps_its_first_reason_but_for_the_end_of_the_server(self, paid):
-        paid.hurry("client_gone", within_s=1)
-        paid.hurry("deadline", within_s=1)
-        assert paid.hurried == "client_gone"
+        paid.finish_soon("client_gone", within_s=1)
+        paid.finish_soon("deadline", within_s=1)
+        assert paid.finishing == "client_gone"
 
-        paid.hurry("shutdown", within_s=1)
-        paid.hurry("client_gone", within_s=1)
-        assert paid.hurried == "shutdown"
+        paid.finish_soon("shutdown", within_s=1)
+        paid.finish_soon("client_gone", within_s=1)
+        assert paid.finishing == "shutdown"
 
     async def test_makes_no_further_call(self, paid):
-        paid.hurry("client_gone", within_s=1)
+        paid.finish_soon("client_gone", within_s=1)
 
         assert paid.walk.stopped
 
     async def test_brings_a_running_deadline_forward_and_never_back(self, paid):
         async with paid.deadline(600) as timer:
-            paid.hurry("client_gone", within_s=60)
+            paid.finish_soon("client_gone", within_s=60)
             assert 0 < left_s(timer) <= 60
 
-            paid.hurry("client_gone", within_s=300)
+            paid.finish_soon("client_gone", within_s=300)
             assert left_s(timer) <= 60
 
     async def test_is_too_late_for_a_deadline_that_was_left(self, paid):
         async with paid.deadline(600):
             pass
 
-        paid.hurry("client_gone", within_s=1)
+        paid.finish_soon("client_gone", within_s=1)
 
-        assert paid.hurried == "client_gone"
+        assert paid.finishing == "client_gone"
 
 
 class TestDeadline:
@@ -67,13 +68,13 @@ class TestDeadline:
         [("client_gone", 600, DRAIN_S), ("client_gone", DRAIN_S / 2, DRAIN_S / 2)],
     )
     async def test_after_the_client_left_is_short(self, paid, reason, asked_s, most_s):
-        paid.hurry(reason, within_s=DRAIN_S)
+        paid.finish_soon(reason, within_s=DRAIN_S)
 
         async with paid.deadline(asked_s) as timer:
             assert most_s / 2 < left_s(timer) <= most_s
 
     async def test_after_the_server_was_told_to_end_is_over(self, paid):
-        paid.hurry("shutdown", within_s=0)
+        paid.finish_soon("shutdown", within_s=0)
 
         with pytest.raises(TimeoutError):
             async with paid.deadline(600):

@@ -8,12 +8,16 @@ import orjson
 import pytest
 
 from billing.requests import MAX_RESULT_BYTES
-from tests.factories import gateway
+from tests.factories import billing, gateway
 from tests.fakes.upstream import DONE, answer, completion, hang, refuse, stream
 
 pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+FREE = {
+    "flux_per_1k_input": 0, "flux_per_1k_output": 0, "flux_per_1k_cached": 0,
+    "flux_per_request": 0,
+}  # fmt: skip
 
 
 async def post(served, caller, key="once", body=BODY):
@@ -78,6 +82,19 @@ class TestRepeated:
         assert afterwards.json()["details"] == {
             "requestId": finished.headers["x-request-id"], "fluxCharged": 1,
         }  # fmt: skip
+        assert len(upstream.seen) == 1
+
+    async def test_after_an_answer_that_cost_nothing(self, served, upstream):
+        caller = await gateway.caller(flux=0)
+        await gateway.route(upstream.base_url)
+        await billing.new_price(**FREE)
+
+        first, second = await post(served, caller), await post(served, caller)
+
+        assert (first.status, first.headers["x-airi-flux-charged"]) == (200, "0")
+        assert (second.status, second.body) == (200, first.body)
+        for name in ("x-request-id", "x-airi-flux-charged", "content-type"):
+            assert second.headers[name] == first.headers[name]
         assert len(upstream.seen) == 1
 
     async def test_after_an_answer_too_large_to_keep(self, served, upstream):

@@ -8,8 +8,8 @@ from django.db import connection
 
 from airi_server.runtime.models import AuditEntry, OptionRevision
 from llmrouter.configuration import publishing, rows, tree
-from llmrouter.models import RouterRevision
-from llmrouter.options import DEFAULT_CHAT_MODEL
+from llmrouter.configuration.models import RouterRevision
+from llmrouter.configuration.options import DEFAULT_CHAT_MODEL
 from tests.factories import accounts as make
 from tests.factories.llmrouter import (
     chat_model,
@@ -153,7 +153,10 @@ class TestCases:
         answer = operator.post(body)
 
         assert answer.status_code == 400
-        assert answer.json() == {"error": "INVALID_BODY", "message": "Request body must be JSON"}
+        told = answer.json()
+        assert told.keys() == {"error", "message"}
+        assert told["error"] == "INVALID_BODY"
+        assert told["message"].startswith("Request body must be JSON: ")
 
 
 class TestWhoMayCall:

@@ -12,8 +12,8 @@ import pytest_asyncio
 from airi_server.kernel.threads import in_thread
 from airi_server.runtime.models import AuditEntry, OptionRevision
 from llmrouter.configuration import provider_keys, publishing, rows
-from llmrouter.models import RouterRevision
-from llmrouter.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration.models import RouterRevision
+from llmrouter.configuration.options import UNSPEECH_UPSTREAM
 from tests.factories import accounts as make
 from tests.factories.llmrouter import BASE_URL, SECRET, chat_tree, published
 from tests.factories.slices import CANARY, azure, chat, dashscope, one_of_each

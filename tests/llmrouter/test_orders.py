@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from billing.pricing import Price
-from llmrouter.completions import orders
-from llmrouter.completions.orders import InvalidBody
+from llmrouter.completions import chat_request
+from llmrouter.completions.chat_request import InvalidBody
 from llmrouter.configuration import routes
+from llmrouter.gateway.estimates import PromptSize
 from llmrouter.routing.planning import Attempt
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
@@ -22,7 +23,7 @@ PRICE = Price(1, 1_000_000, 1_000_000, 1_000_000, flat=5, minimum=1)
 
 
 def parse(**fields):
-    return orders.parse(orjson.dumps({"messages": MESSAGES, **fields}))
+    return chat_request.parse(orjson.dumps({"messages": MESSAGES, **fields}))
 
 
 class TestParse:
@@ -38,10 +39,12 @@ class TestParse:
     )  # fmt: skip
     def test_refuses_what_is_no_json_object(self, raw):
         with pytest.raises(InvalidBody):
-            orders.parse(raw)
+            chat_request.parse(raw)
 
     def test_many_brackets_side_by_side_are_not_deep(self):
-        assert orders.parse(orjson.dumps({"messages": MESSAGES * 1_000})).prompt_estimate > 5_000
+        assert (
+            chat_request.parse(orjson.dumps({"messages": MESSAGES * 1_000})).prompt.estimate > 5_000
+        )
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, True, "7", [], {}, 2**40])
@@ -79,33 +82,13 @@ class TestParse:
     def test_reads_whether_usage_is_wanted(self, options, wanted):
         assert parse(stream=True, stream_options=options).wants_usage is wanted
 
-    def test_inlined_media_are_not_reckoned_by_their_bytes(self):
-        picture = {
-            "type": "image_url",
-            "image_url": {"url": "data:image/png;base64," + "A" * 10**6},
-        }
-        order = parse(messages=[{"role": "user", "content": [picture, picture]}])
-
-        assert 2 * orders.MEDIA_TOKENS <= order.prompt_estimate < 2 * orders.MEDIA_TOKENS + 100
-
-    @pytest.mark.parametrize("pad", range(8))
-    def test_the_bytes_of_a_medium_are_left_out_to_the_byte(self, pad):
-        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-        said = [{"role": "user", "content": [part, "x" * pad]}]
-        text = len(orjson.dumps({"messages": said})) - len(orjson.dumps(part["image_url"]))
-
-        order = orders.parse(orjson.dumps({"messages": said}))
-
-        assert order.prompt_estimate == text // 4 + orders.MEDIA_TOKENS
-        assert order.prompt_bound == text // 2 + orders.MEDIA_TOKENS
-
     @pytest.mark.parametrize("empty", [b"{}", b"[]"])
     def test_refuses_more_values_than_are_read_in_no_time(self, empty):
         """Of these each costs a bracket and a comma; half as many of either would be allowed."""
-        raw = b'{"messages":[' + b",".join([empty] * (orders.MAX_VALUES // 2 + 1)) + b"]}"
+        raw = b'{"messages":[' + b",".join([empty] * (chat_request.MAX_VALUES // 2 + 1)) + b"]}"
 
         with pytest.raises(InvalidBody, match="too many values"):
-            orders.parse(raw)
+            chat_request.parse(raw)
 
     @pytest.mark.parametrize(
         ("field", "value"), [("model", 7), ("n", 0), ("max_tokens", "1"), ("max_tokens", -1)]
@@ -122,7 +105,8 @@ class TestParse:
     )  # fmt: skip
     def test_messages_are_the_clients_business(self, messages):
         assert (
-            orders.parse(orjson.dumps({"messages": messages, "x": "file", "file": 1})).choices == 1
+            chat_request.parse(orjson.dumps({"messages": messages, "x": "file", "file": 1})).choices
+            == 1
         )
 
 
@@ -150,7 +134,7 @@ class TestHold:
     @pytest.mark.parametrize(("hold", "fits"), [(5, 1_000), (2, 967), (1, 467), (50, 1_000)])
     def test_fits_the_answer_to_what_is_held(self, hold, fits):
         order = parse(max_tokens=1000, n=2)
-        order.prompt_estimate = 66
+        order.prompt = PromptSize(4 * 66)
 
         assert order.fit(PRICE, route_of(), hold) == fits
 
@@ -172,13 +156,16 @@ class TestBody:
             ("max_tokens", {"max_tokens": 70}, {"max_tokens": 70}),
             ("max_tokens", {"max_tokens": 10**9}, {"max_tokens": 2000}),
             ("max_tokens", {"max_tokens": None}, {"max_tokens": 500}),
-            ("max_tokens", {"max_completion_tokens": 70}, {"max_completion_tokens": 70}),
+            ("max_tokens", {"max_completion_tokens": 70}, {"max_tokens": 70}),
+            ("max_tokens", {"n_predict": 70, "max_new_tokens": 90}, {"max_tokens": 70}),
+            ("max_tokens", {"max_tokens": 80, "num_predict": 70}, {"max_tokens": 80}),
+            ("max_tokens", {"max_output_tokens": "70"}, {"max_tokens": 500}),
             ("max_completion_tokens", {}, {"max_completion_tokens": 500}),
             ("max_completion_tokens", {"max_tokens": 10**9}, {"max_completion_tokens": 2000}),
             (
                 "max_tokens",
                 {"max_tokens": 10**9, "max_completion_tokens": 70},
-                {"max_completion_tokens": 70},
+                {"max_tokens": 70},
             ),
         ],
     )
@@ -199,7 +186,11 @@ class TestSentUpstream:
         """Cases 7, 8, 9, 19 and 63: the model is resolved, no header of the client's goes along."""
         caller = await gateway.caller()
         await gateway.route(upstream.base_url, name="anthropic/x")
-        extra = {"temperature": 0.5, "tools": [{"type": "function"}], "x_own": {"a": [1, None]}}
+        extra = {
+            "temperature": 0.5,
+            "tools": [{"type": "function"}],
+            "documents": [{"a": [1, None]}],
+        }
         headers = {"x-foo": "bar", "Cookie": "a=b", "User-Agent": "client", "Accept": "text/html"}
 
         for model in ({"model": "auto"}, {"model": "anthropic/x"}, {}):
@@ -213,7 +204,7 @@ class TestSentUpstream:
             }  # fmt: skip
             names = {name.lower() for name in seen.headers}
             assert names == {"host", "authorization", "content-type", "accept-encoding",
-                             "content-length"}  # fmt: skip
+                             "content-length", "x-airi-hops"}  # fmt: skip
             assert seen.headers["authorization"] == f"Bearer {routers.SECRET}"
         assert {row.model for row in await gateway.requests()} == {"anthropic/x"}
 

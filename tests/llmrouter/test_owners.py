@@ -9,7 +9,7 @@ import logging
 import pytest
 import pytest_asyncio
 
-from llmrouter import owners
+from llmrouter.gateway import tasks
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,7 +24,7 @@ class Work:
         self.ended = False
         self._hurried = asyncio.Event()
 
-    def hurry(self, reason, *, within_s):
+    def finish_soon(self, reason, *, within_s):
         self.told.append((reason, within_s))
         self._hurried.set()
 
@@ -50,25 +50,25 @@ class TestOwn:
     async def test_keeps_what_runs_until_it_ends(self):
         work = Work(0.05)
 
-        task = owners.own(work.run(), of=work)
-        assert (owners.count(), owners._running) == (1, {work})
+        task = tasks.own(work.run(), of=work)
+        assert (tasks.count(), tasks._running) == (1, {work})
         await task
         await asyncio.sleep(0)
 
-        assert (owners.count(), owners._running) == (0, set())
+        assert (tasks.count(), tasks._running) == (0, set())
 
     async def test_hands_a_failure_to_whoever_waits(self):
         async def fail():
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await owners.own(fail())
+            await tasks.own(fail())
 
     async def test_reports_no_failure_as_lost_that_nobody_waits_for(self, reported):
         async def fail():
             raise ZeroDivisionError
 
-        task = owners.own(fail())
+        task = tasks.own(fail())
         await asyncio.wait({task})
         await asyncio.sleep(0)
         del task
@@ -77,21 +77,21 @@ class TestOwn:
         assert reported == []
 
     async def test_takes_a_cancelled_task_for_ended(self, reported):
-        task = owners.own(asyncio.sleep(60))
+        task = tasks.own(asyncio.sleep(60))
         task.cancel()
         await asyncio.wait({task})
         await asyncio.sleep(0)
 
-        assert (reported, owners.count()) == ([], 0)
+        assert (reported, tasks.count()) == ([], 0)
 
 
 class TestDrain:
     async def test_waits_for_what_ends_in_time_and_hurries_nobody(self):
         works = Work(0.02), Work(0.1)
         for work in works:
-            owners.own(work.run(), of=work)
+            tasks.own(work.run(), of=work)
 
-        await owners.drain(30)
+        await tasks.drain(30)
 
         assert [(work.ended, work.told) for work in works] == [(True, [])] * 2
 
@@ -100,31 +100,31 @@ class TestDrain:
 
         async def begin():
             await asyncio.sleep(0.02)
-            owners.own(late.run(), of=late)
+            tasks.own(late.run(), of=late)
 
-        owners.own(begin())
+        tasks.own(begin())
 
-        await owners.drain(30)
+        await tasks.drain(30)
 
         assert (late.ended, late.told) == (True, [])
 
     async def test_hurries_what_takes_longer_and_waits_for_its_settlement(self):
         slow, settling = Work(60, hurried_s=0.1), Work(60, hurried_s=0.2)
         for work in (slow, settling):
-            owners.own(work.run(), of=work)
+            tasks.own(work.run(), of=work)
 
-        await owners.drain(0.02)
+        await tasks.drain(0.02)
 
         assert [work.told for work in (slow, settling)] == [[("shutdown", 0)]] * 2
         assert slow.ended
         assert settling.ended
 
     async def test_gives_up_on_what_does_not_end_and_says_so(self, monkeypatch, caplog):
-        monkeypatch.setattr(owners, "LAST_SETTLEMENTS_S", 0.05)
+        monkeypatch.setattr(tasks, "LAST_SETTLEMENTS_S", 0.05)
         stuck = Work(60, hurried_s=60)
-        task = owners.own(stuck.run(), of=stuck)
+        task = tasks.own(stuck.run(), of=stuck)
 
-        await owners.drain(0.02)
+        await tasks.drain(0.02)
 
         assert (stuck.told, stuck.ended) == ([("shutdown", 0)], False)
         (line,) = (each for each in caplog.records if each.levelno == logging.ERROR)

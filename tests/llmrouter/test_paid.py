@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,17 +16,18 @@ from airi_server.kernel.ids import uuid7
 from billing import requests
 from billing.pricing import Price, Usage
 from billing.requests import SpendingLimits
-from billing.settlements import Ticket
-from llmrouter import gateway as domain
-from llmrouter import limits, owners
-from llmrouter.completions import orders, paid
+from billing.settlements import RequestRecord
+from llmrouter.completions import chat_request
+from llmrouter.completions import operation as domain
 from llmrouter.completions.completion import Completion
-from llmrouter.completions.paid import Answer, Bounds, ServerStopping
-from llmrouter.completions.streaming import Streaming
+from llmrouter.completions.operation import Call
+from llmrouter.completions.streaming import StreamedCompletion
 from llmrouter.configuration import routes, tree
-from llmrouter.gateway import Call
+from llmrouter.gateway import limits, paid, tasks
+from llmrouter.gateway.paid import Bounds, PaidAnswer, ServerStopping
+from llmrouter.gateway.usage import Reading
 from llmrouter.routing import planning
-from llmrouter.routing.failures import Failure, UpstreamTimeout
+from llmrouter.routing.failures import FailureRecord, UpstreamTimeout
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
 from tests.llmrouter.exchanges import principal
@@ -53,7 +54,7 @@ def call_of(caller: Principal, **more: Any) -> Call:
 
 def made(table: routes.Table, call: Call, *, streamed: bool = False):
     """Return a request as the gateway makes it, before it has begun."""
-    ticket = Ticket(
+    ticket = RequestRecord(
         id=uuid7(),
         user_id=call.principal.user_id,
         api_key_id=call.principal.api_key_id,
@@ -66,8 +67,8 @@ def made(table: routes.Table, call: Call, *, streamed: bool = False):
         prompt_estimate=10,
         instance_id="i",
     )
-    order = orders.parse(b'{"stream":true}' if streamed else b"{}")
-    plan = planning.plan(table, MODEL, {}, 0.0, lambda: 0.0)
+    order = chat_request.parse(b'{"stream":true}' if streamed else b"{}")
+    plan = planning.plan(table, MODEL, None, lambda: 0.0)
     return domain._paid(call, order, table, plan, ticket, limits.UNLIMITED)
 
 
@@ -78,7 +79,7 @@ class TestMade:
         request = made(table, call_of(caller, traceparent="00-trace"))
 
         assert request.bounds == Bounds(
-            first_byte_s=3, idle_s=2, chain_s=50, total_s=domain.STREAM_TOTAL_S
+            chain_s=50, answer_s=600, first_event_s=300, idle_s=2, total_s=domain.STREAM_TOTAL_S
         )
         assert request.bounds.deadline_s == 50 + 900 + 30
         assert request.spending == SpendingLimits(day=1, month=2, total=3)
@@ -87,7 +88,7 @@ class TestMade:
 
     @pytest.mark.asyncio
     async def test_is_a_stream_if_one_was_ordered(self, table):
-        assert type(made(table, call_of(principal()), streamed=True)) is Streaming
+        assert type(made(table, call_of(principal()), streamed=True)) is StreamedCompletion
 
 
 class TestSettlement:
@@ -102,7 +103,7 @@ class TestSettlement:
     def test_says_how_it_ended_and_when(self, request_):
         used = Usage(10, 20)
 
-        settlement = request_._settlement("completed", used, completed=True)
+        settlement = request_._settlement("completed", Reading(used), completed=True)
 
         assert (settlement.outcome, settlement.usage) == ("completed", used)
         assert settlement.completed is True
@@ -110,7 +111,7 @@ class TestSettlement:
         assert settlement.ticket is request_.ticket
 
     def test_says_who_answered_after_whom(self, request_):
-        failure = Failure("u0", "u0.example", "k0", "500", 500, 7)
+        failure = FailureRecord("u0", "u0.example", "k0", "500", 500, 7)
         walk, attempt = request_.walk, request_.plan.attempts[0]
         walk.attempt, walk.attempts, walk.failures = attempt, 2, [failure]
 
@@ -134,12 +135,12 @@ class TestOutOfTime:
     """What a client is told, and the row says, when the time is over before anybody answered."""
 
     @pytest.mark.parametrize(
-        ("hurried", "code", "retry_after_s"),
+        ("finishing", "code", "retry_after_s"),
         [("shutdown", "SERVICE_UNAVAILABLE", 1), ("client_gone", "CLIENT_GONE", None)],
     )
-    def test_says_who_ended_it(self, table, hurried, code, retry_after_s):
+    def test_says_who_ended_it(self, table, finishing, code, retry_after_s):
         request = made(table, call_of(principal()))
-        request.hurried = hurried
+        request.finishing = finishing
 
         refusal = request._out_of_time()
 
@@ -149,7 +150,7 @@ class TestOutOfTime:
 class Broken(Completion):
     """Fails by a mistake of ours once its row is open."""
 
-    async def produce(self) -> Answer:
+    async def produce(self) -> PaidAnswer:
         await self.open()
         raise ZeroDivisionError
 
@@ -197,7 +198,7 @@ class TestFailure:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(broken, "send", hang)
-        broken.bounds = replace(broken.bounds, chain_s=0.05)
+        broken.bounds = broken.bounds._replace(answer_s=0.05)
         await broken.open()
 
         async with asyncio.timeout(5):
@@ -216,7 +217,8 @@ class TestFailure:
 
         async def produce():
             await broken.open()
-            await broken.settle(broken._settlement("completed", Usage(1, 2), completed=True))
+            read = Reading(Usage(1, 2))
+            await broken.settle(broken._settlement("completed", read, completed=True))
 
         monkeypatch.setattr(requests, "settle", away)
         monkeypatch.setattr(broken, "produce", produce)
@@ -245,7 +247,7 @@ class TestFailure:
         (row,) = await gateway.requests()
         assert row.settled_at is None
         settling.set()
-        await owners.drain(5)
+        await tasks.drain(5)
         (row,) = await gateway.requests()
         ended = (row.state, row.outcome, row.status, row.error_code)
         assert ended == ("voided", "failed", 503, "SERVICE_UNAVAILABLE")

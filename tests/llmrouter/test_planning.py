@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import random
 import timeit
 from collections import Counter
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmrouter.configuration import routes
 from llmrouter.routing import planning
+from llmrouter.routing.planning import HealthVerdict, PlannedAs, Rank
 from tests.factories.llmrouter import chat_model, chat_tree, sealed_key, upstream
 
 
@@ -23,22 +23,21 @@ def keyed(slug, *key_ids, **fields):
     return upstream(id=slug, keys=[sealed_key(key_id=k) for k in key_ids or ("k1",)], **fields)
 
 
-def plan(table, resting=None, now=100.0, pick=lambda: 0.0) -> planning.Plan:
-    return planning.plan(table, "a", resting or {}, now, pick)
+LAST = HealthVerdict(Rank.LAST)
+REFUSE = HealthVerdict(Rank.REFUSE, 30.0, "429")
 
 
-def order(made: planning.Plan) -> list[str]:
+def plan(table, verdicts=None, pick=lambda: 0.0) -> planning.RoutePlan:
+    """Plan model `a`; `verdicts` maps "upstream/key" to what health says of it."""
+
+    def ask(upstream, key):
+        return verdicts.get(f"{upstream.id}/{key.id}", planning.WELL)
+
+    return planning.plan(table, "a", ask if verdicts else None, pick)
+
+
+def order(made: planning.RoutePlan) -> list[str]:
     return [f"{attempt.upstream.id}/{attempt.key.id}" for attempt in made.attempts]
-
-
-def health_id(table, slug, key_id="k1"):
-    [found] = [
-        key.health_id
-        for each in table.llm["a"].upstreams
-        for key in each.keys
-        if (each.id, key.id) == (slug, key_id)
-    ]
-    return found
 
 
 class TestPlan:
@@ -48,7 +47,7 @@ class TestPlan:
         assert order(made) == ["x/k1", "x/k2", "y/k1"]
         assert [a.position for a in made.attempts] == [1, 2, 3]
         assert [(a.upstream_index, a.key_index) for a in made.attempts] == [(0, 0), (0, 1), (1, 0)]
-        assert made.skipped == ()
+        assert made.refused == ()
 
     def test_goes_by_priority_before_position(self):
         assert order(plan(table_of(keyed("x", priority=9), keyed("y", priority=1)))) == [
@@ -64,41 +63,65 @@ class TestPlan:
 
     def test_names_the_models_there_are(self):
         with pytest.raises(planning.UnknownModel) as refused:
-            planning.plan(table_of(), "b", {}, 0, random.random)
+            planning.plan(table_of(), "b", None, random.random)
 
-        assert (refused.value.status, refused.value.message) == (400, "unknown_model")
-        assert refused.value.code == "unknown_model"
+        assert (refused.value.status, refused.value.code) == (400, "unknown_model")
+        assert refused.value.message == "There is no model 'b'. Available: a."
         assert refused.value.details == {"requested": "b", "available": ["a"]}
 
-    def test_skips_what_rests_and_says_until_when(self):
+    def test_names_no_model_that_the_asker_may_not_use(self):
+        with pytest.raises(planning.UnknownModel) as refused:
+            planning.plan(table_of(), "b", None, random.random, allowed=frozenset({"b", "c"}))
+
+        assert refused.value.message == "There is no model 'b'. No model is available."
+        assert refused.value.details == {"requested": "b", "available": []}
+
+    def test_names_ten_models_and_how_many_more(self):
+        names = [f"m{number:02}" for number in range(13)]
+
+        assert planning.listed(names[:10]) == f"Available: {', '.join(names[:10])}."
+        said = planning.listed(names)
+        assert said == f"Available: {', '.join(names[:10])} and 3 more (/v1/models)."
+
+    def test_repeats_what_was_asked_for_without_control_characters(self):
+        refused = planning.UnknownModel("a\n\x1bb" + "x" * 900, [])
+
+        assert refused.message.startswith("There is no model 'a??bxxx")
+        assert len(refused.message) < 300
+
+    def test_puts_what_is_not_well_behind_the_others_in_its_own_order(self):
+        table = table_of(keyed("x", "k1", "k2"), keyed("y", "k1", "k2"), keyed("z"))
+        made = plan(table, {"x/k1": REFUSE, "x/k2": LAST, "y/k1": LAST})
+
+        assert order(made) == ["y/k2", "z/k1", "x/k2", "y/k1", "x/k1"]
+        assert [a.position for a in made.attempts] == [1, 2, 3, 4, 5]
+        assert [a.place for a in made.attempts] == [PlannedAs.OWN] * 2 + [PlannedAs.BEHIND] * 3
+        assert made.refused == ()
+
+    def test_refuses_only_where_nothing_is_well(self):
         table = table_of(keyed("x", "k1", "k2"), keyed("y"))
-        made = plan(table, {health_id(table, "x"): 130.0, health_id(table, "y"): math.inf})
+        made = plan(table, {"x/k1": REFUSE, "x/k2": LAST, "y/k1": REFUSE})
 
         assert order(made) == ["x/k2"]
-        assert made.attempts[0].position == 1
-        assert [(s.upstream.id, s.key.id, s.until) for s in made.skipped] == [
-            ("x", "k1", 130.0),
-            ("y", "k1", math.inf),
-        ]
-        assert made.skipped[0].why(100) == "rests for another 30 s"
-        assert "operator" in made.skipped[1].why(100)
+        assert (made.attempts[0].position, made.attempts[0].place) == (1, PlannedAs.ONLY)
+        assert made.refused == (REFUSE, REFUSE)
 
-    def test_tries_a_key_again_the_moment_its_rest_is_over(self):
-        table = table_of(keyed("x"))
+    def test_has_no_attempt_when_everything_refuses(self):
+        made = plan(table_of(keyed("x")), {"x/k1": REFUSE})
 
-        assert order(plan(table, {health_id(table, "x"): 100.0})) == ["x/k1"]
+        assert made == planning.RoutePlan((), (REFUSE,))
 
-    def test_has_no_attempt_when_everything_rests(self):
-        table = table_of(keyed("x"))
-        made = plan(table, {health_id(table, "x"): 101.0})
+    def test_a_weighted_route_is_asked_about_in_the_order_it_was_drawn(self):
+        equals = [keyed(name, priority=1) for name in "xyz"]
+        draws = iter([0.9, 0.0])
+        made = plan(table_of(*equals), {"z/k1": LAST}, pick=lambda: next(draws))
 
-        assert made.attempts == ()
-        assert len(made.skipped) == 1
+        assert order(made) == ["x/k1", "y/k1", "z/k1"]
 
     def test_has_no_attempt_when_every_key_is_disabled(self):
         off = upstream(keys=[sealed_key(disabled=True)])
 
-        assert plan(table_of(off)) == planning.Plan((), ())
+        assert plan(table_of(off)) == planning.RoutePlan(())
 
     def test_draws_equals_by_weight(self):
         equals = [keyed("x", priority=1, weight=3), keyed("y", priority=1)]
@@ -127,7 +150,7 @@ class TestPlan:
         drawn = table_of(keyed("x", priority=1, weight=1), keyed("y", priority=1, weight=2))
 
         def cost(table):
-            once = partial(planning.plan, table, "a", {}, 1.0, random.random)
+            once = partial(planning.plan, table, "a", None, random.random)
             return min(timeit.timeit(once, number=500) for _ in range(20))
 
         assert cost(ordinary) < cost(drawn) / 2

@@ -10,9 +10,12 @@ from django.db import connection
 from django.urls import reverse
 
 from airi_server.runtime.audit import AuditEntry
-from llmrouter import probes
+from llmrouter.admin import probes
 from llmrouter.configuration import tree
-from llmrouter.models import RouterKey, RouterModel, RouterUpstream
+from llmrouter.configuration.models import RouterKey, RouterModel, RouterUpstream
+from llmrouter.routing import health
+from llmrouter.routing.evidence import FailedAttempt
+from llmrouter.routing.failures import Blame
 from tests.factories.llmrouter import (
     SECRET,
     chat_model,
@@ -38,7 +41,7 @@ pytestmark = pytest.mark.django_db
 ENCODED = base64.b64encode(CANARY.encode()).decode()
 
 
-def probed(base_url, **model) -> probes.Result:
+def probed(base_url, **model) -> probes.ProbeResult:
     """Publish one upstream, and test its key."""
     published(chat_tree(**{"chat-default": chat_model(upstream(base_url=base_url), **model)}))
     return probes.probe(probes.target_of(RouterUpstream.objects.get(), "k1"))
@@ -64,6 +67,22 @@ class TestProbe:
             "messages": [{"role": "user", "content": "ping"}],
             "max_completion_tokens": 16,
         }
+
+    @pytest.mark.parametrize(("step", "is_held"), [(answer(), False), (refuse(401), True)])
+    def test_holds_nothing_against_what_works(self, step, is_held):
+        health.forget()
+        with provider(step) as played:
+            published(chat_tree(**{"chat-default": chat_model(upstream(base_url=played.base_url))}))
+            target = probes.target_of(RouterUpstream.objects.get(), "k1")
+            for scope, blame in [
+                (target.key.health_id, Blame.DEAD), (target.upstream.target_id, Blame.AWAY),
+            ]:  # fmt: skip
+                now = time.monotonic()
+                health._scopes.fail(FailedAttempt(scope, blame, "caller", "asked", now, now))
+            probes.probe(target)
+
+        assert len(health._scopes.unwell) == (2 if is_held else 0)
+        health.forget()
 
     def test_says_whether_usage_is_reported_and_which_model_answered(self):
         body = {**completion(use=None), "model": "chat-default-2024-08-06"}
@@ -119,7 +138,7 @@ class TestProbe:
     def test_says_that_a_key_does_not_open(self):
         published()
         target = probes.target_of(RouterUpstream.objects.get(), "k1")
-        lost = probes.Target(target.route, target.upstream, sealed_for_another(target.key))
+        lost = probes.ProbeTarget(target.route, target.upstream, sealed_for_another(target.key))
 
         assert probes.probe(lost).outcome == "decrypt"
 
@@ -133,7 +152,7 @@ class TestProbe:
         assert RouterKey.objects.get(key_id="k2").disabled
 
     def test_refuses_a_speech_upstream(self):
-        key = sealed_key(model="voice")
+        key = sealed_key(model="voice", base_url="https://h/v1")
         speech = tree.TTSModel(
             provider="openai",
             upstreams=(tree.TTSUpstream(base_url="https://h/v1", keys=(key,)),),
@@ -183,7 +202,7 @@ class TestFromTheForm:
             changes = {"upstreams-0-base_url": played.base_url, "max_output_tokens": "0"}
             response = save(operator, reverse(ADD), **NEW | changes | {"_probe": "upstreams-0"})
 
-        assert "greater than or equal to 1" in response.content.decode()
+        assert "Must be at least 1" in response.content.decode()
         assert not played.seen
 
     def test_says_when_there_is_nothing_to_test(self, operator):
@@ -221,16 +240,18 @@ class TestPage:
             published(chat_tree(**{"chat-default": chat_model(upstream(base_url=played.base_url))}))
             shown = tester.get(self.url()).content.decode()
             key = RouterKey.objects.get()
-            response = tester.post(self.url(), {"_probe": key.pk}, headers=headers)
+            answer = {"headers": headers, "follow": True}
+            response = tester.post(self.url(), {"_probe": key.pk}, **answer)
 
         assert key.fingerprint in shown
+        assert response.redirect_chain == ([] if headers else [(self.url(), 302)])
         assert "It works" in response.content.decode()
         assert AuditEntry.objects.filter(action="llmrouter.probe_upstream").count() == 1
 
     @pytest.mark.parametrize("key", ["", "999", "\x00", "x"])
     def test_refuses_an_unknown_key(self, key):
         published()
-        response = client_of("probe_upstream").post(self.url(), {"_probe": key})
+        response = client_of("probe_upstream").post(self.url(), {"_probe": key}, follow=True)
 
         assert "no such key" in response.content.decode()
 

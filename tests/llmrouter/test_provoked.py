@@ -1,8 +1,7 @@
-"""One caller cannot rest a key for everybody, and a broken setting or route says what it is."""
+"""A broken setting or route says what it is, and opens no row."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -14,58 +13,16 @@ from airi_server.kernel.threads import in_thread
 from airi_server.runtime import options as runtime_options
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.published import announce
-from llmrouter import gateway as domain
-from llmrouter import options
+from llmrouter.completions import operation as domain
 from llmrouter.completions import sse
-from llmrouter.routing import health
+from llmrouter.configuration import options
 from tests.factories import gateway
 from tests.factories import llmrouter as routers
-from tests.fakes.upstream import answer, frames, hang, refuse, stream
+from tests.fakes.upstream import frames, refuse, stream
 from tests.llmrouter.exchanges import closed, interruption
 
 PATH = "/v1/chat/completions"
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
-
-
-@pytest.mark.asyncio
-class TestOneCallersFailures:
-    @pytest.mark.parametrize("status", [402, 403])
-    async def test_a_refusal_rests_the_key_for_seconds(self, served, upstream, monkeypatch, status):
-        monkeypatch.setattr(health, "REFUSED_REST_S", 0.4)
-        one, other = await gateway.caller(), await gateway.caller()
-        await gateway.places((upstream.base_url, 2))
-        upstream.script(refuse(status), refuse(status), answer())
-        assert (await served.post(PATH, BODY, one.key)).status == 502
-
-        early = await served.post(PATH, BODY, other.key)
-        await asyncio.sleep(0.5)
-        later = [(await served.post(PATH, BODY, other.key)).status for _ in range(3)]
-
-        assert (early.status, later) == (502, [200] * 3)
-        assert int(early.headers["Retry-After"]) <= 5
-        assert len(await gateway.requests()) == 4  # the early one opened none
-
-    async def test_slow_plain_answers_trip_no_breaker(self, served, upstream):
-        one, other = await gateway.caller(), await gateway.caller()
-        await gateway.places((upstream.base_url, 1), timeout_ms=300)
-        upstream.script(hang())
-        slow = await asyncio.gather(*(served.post(PATH, BODY, one.key) for _ in range(7)))
-        upstream.script(answer())
-
-        quick = await served.post(PATH, BODY, other.key)
-
-        assert {response.status for response in slow} == {504}
-        assert quick.status == 200
-
-    async def test_streams_that_never_begin_still_do(self, served, upstream):
-        caller = await gateway.caller()
-        await gateway.places((upstream.base_url, 1), timeout_ms=200)
-        upstream.script(hang())
-
-        body = {**BODY, "stream": True}
-        statuses = [(await served.post(PATH, body, caller.key)).status for _ in range(6)]
-
-        assert statuses == [504] * 5 + [502]
 
 
 @pytest.mark.asyncio
@@ -83,7 +40,7 @@ class TestNothingToTry:
         assert response.json()["error"]["message"] == "No upstream of this model is enabled."
         assert await gateway.requests() == []
 
-    async def test_everything_resting_opens_no_row(self, served, upstream):
+    async def test_a_caller_who_has_failed_by_the_only_key_opens_no_row(self, served, upstream):
         caller = await gateway.caller(flux=10)
         await gateway.route(upstream.base_url)
         upstream.script(refuse(401))
@@ -92,7 +49,7 @@ class TestNothingToTry:
 
         for streamed in (False, True):
             response = await served.post(PATH, {**BODY, "stream": streamed}, caller.key)
-            assert (response.status, response.headers["Retry-After"]) == (502, "600")
+            assert (response.status, response.headers["Retry-After"]) == (502, "10")
 
         assert len(await gateway.requests()) == rows == 1
         assert (await gateway.account(caller.user_id)).held == 0
@@ -191,4 +148,4 @@ def test_reasoning_is_estimated():
     for _ in range(50):
         reader.feed(b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n")
 
-    assert reader.estimate(0).completion == 500
+    assert reader.generated == 50 * len(delta["reasoning"])

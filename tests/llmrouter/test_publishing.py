@@ -12,7 +12,7 @@ from airi_server.kernel.threads import in_thread
 from airi_server.runtime import published as versions
 from airi_server.runtime.models import PublishedVersion
 from llmrouter.configuration import publishing, rows, tree
-from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
+from llmrouter.configuration.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import (
     NOON,
     SECRET,
@@ -82,7 +82,7 @@ class TestPublish:
         published(chat_tree("b"), expected=1)
 
     def test_refuses_a_new_key_that_does_not_open_here(self):
-        foreign = tree.Key(id="k1", ciphertext=sealed_key(model="other").ciphertext)
+        foreign = tree.ConfiguredKey(id="k1", ciphertext=sealed_key(model="other").ciphertext)
 
         with pytest.raises(tree.InvalidTree) as refused:
             published(chat_tree(a=chat_model(upstream(keys=[foreign]))))
@@ -93,7 +93,7 @@ class TestPublish:
     @pytest.mark.parametrize("secret", ["", "two words", "tab\t", "new\n", "ключ", "x" * 8193])
     def test_refuses_a_new_key_that_no_header_can_carry(self, secret):
         sealed = sealing.seal(secret, purpose=sealing.PROVIDER_KEY, owner="a", name="k1")
-        key = tree.Key(id="k1", ciphertext=sealed[:16384])
+        key = tree.ConfiguredKey(id="k1", ciphertext=sealed[:16384])
 
         with pytest.raises(tree.InvalidTree) as refused:
             published(chat_tree(a=chat_model(upstream(keys=[key]))))
@@ -115,7 +115,7 @@ class TestPublish:
 
         assert revision.diff.count("<ciphertext ") == 2
         assert SECRET not in revision.diff
-        assert "v2." not in revision.diff
+        assert "v3." not in revision.diff
 
     @settings(
         max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from llmrouter.completions import relay
-from llmrouter.completions.relay import Relay, StreamAborted
+from llmrouter.completions import stream_buffer
+from llmrouter.completions.stream_buffer import StreamAborted, StreamBuffer
 
 pytestmark = pytest.mark.asyncio
 
@@ -22,7 +22,7 @@ async def awhile(chance):
 class TestParts:
     @pytest.mark.parametrize("seed", range(20))
     async def test_keep_their_order_whoever_writes_them(self, seed):
-        chance, passing = random.Random(seed), Relay()
+        chance, passing = random.Random(seed), StreamBuffer()
         parts = [f"{number} ".encode() for number in range(200)]
         written, by_owner = [], 0
 
@@ -46,7 +46,7 @@ class TestParts:
         assert 0 < by_owner < len(written)
 
     async def test_whose_write_was_cut_short_are_left_to_the_reader(self):
-        passing, blocked = Relay(), asyncio.Event()
+        passing, blocked = StreamBuffer(), asyncio.Event()
         written: list[bytes] = []
 
         async def write(part):
@@ -69,7 +69,7 @@ class TestParts:
         assert b"".join(written) == b"aerror"
 
     async def test_that_cannot_be_written_are_left_to_the_reader_who_fails(self):
-        passing = Relay()
+        passing = StreamBuffer()
 
         async def write(part):
             raise ConnectionResetError
@@ -82,8 +82,8 @@ class TestParts:
             await reader
 
     async def test_wait_for_a_reader_that_is_behind(self, monkeypatch):
-        monkeypatch.setattr(relay, "MAX_QUEUED_BYTES", 4)
-        passing = Relay()
+        monkeypatch.setattr(stream_buffer, "MAX_QUEUED_BYTES", 4)
+        passing = StreamBuffer()
         await passing.pass_on(b"ab")
         owner = asyncio.create_task(passing.pass_on(b"cd"))
         await asyncio.sleep(0)
@@ -95,7 +95,7 @@ class TestParts:
         await owner
 
     async def test_are_dropped_once_the_reader_has_left(self):
-        passing = Relay()
+        passing = StreamBuffer()
         await passing.pass_on(b"a")
 
         passing.leave()

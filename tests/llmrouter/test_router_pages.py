@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from airi_server.runtime.audit import AuditEntry
 from llmrouter.configuration import publishing
-from llmrouter.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
+from llmrouter.configuration.models import RouterKey, RouterModel, RouterRevision, RouterUpstream
 from tests.factories.llmrouter import chat_model, chat_tree, published, upstream
 from tests.llmrouter.admin_pages import (
     ADD,
@@ -89,7 +89,7 @@ class TestPreview:
         published()
         response = save(operator, change_page(), headers, max_output_tokens="0", _preview="1")
 
-        assert "greater than or equal to 1" in errors_of(response)
+        assert "Must be at least 1" in errors_of(response)
         assert "X-Fragment" not in response.headers
         assert publishing.current_number() == 1
 

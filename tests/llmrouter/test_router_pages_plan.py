@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 
 import pytest
@@ -9,8 +8,10 @@ from django.urls import reverse
 
 from airi_server.runtime import options
 from llmrouter.configuration import publishing, tree
-from llmrouter.models import RouterModel
+from llmrouter.configuration.models import RouterModel
 from llmrouter.routing import health
+from llmrouter.routing.evidence import BreakerState
+from llmrouter.routing.failures import Blame
 from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, sealed_key, upstream
 from tests.llmrouter.admin_pages import client_of, page
 
@@ -25,13 +26,13 @@ def viewer():
 
 @pytest.fixture
 def resting(monkeypatch):
-    """Let the key of model `a` rest."""
-    told: dict[str, tuple[float, str]] = {}
-    monkeypatch.setattr(health, "resting_from_redis", lambda: told)
+    """Return what holds something against a scope of model `a`, its first key by default."""
+    told: dict[str, tuple[BreakerState, ...]] = {}
+    monkeypatch.setattr(health, "read_standings", lambda _revision: told)
 
-    def rest(until=math.inf, reason="401"):
+    def rest(scope_id=None):
         key = publishing.current_table().llm["a"].upstreams[0].keys[0]
-        told[key.health_id] = (until, reason)
+        told[scope_id or key.health_id] = (BreakerState(Blame.DEAD, 0, 9.0, 60.0, "401"),)
 
     return rest
 
@@ -53,17 +54,18 @@ class TestPlan:
         assert "25 %" in text
         assert "drawn by weight" in text
 
-    def test_shows_who_is_skipped_and_why(self, viewer, resting):
+    def test_shows_who_is_behind_the_others_and_why(self, viewer, resting):
         published(chat_tree(a=chat_model(upstream(model="a"), upstream(model="a", id="second"))))
         resting()
 
         text = shown(viewer, model="a").content.decode()
 
-        assert "401: rests until an operator looks at it" in text
+        said = "<td>priority 1; 401: key dead for 60 s, tried again in 9 s"
+        assert text.index("<td>second</td>") < text.index(said)
 
-    def test_says_when_nothing_is_left(self, viewer, resting):
-        published(chat_tree("a"))
-        resting()
+    def test_says_when_nothing_is_left(self, viewer):
+        off = [sealed_key(model="a", disabled=True)]
+        published(chat_tree(a=chat_model(upstream(keys=off))))
 
         assert "Nothing is left to try" in shown(viewer, model="a").content.decode()
 
@@ -75,7 +77,7 @@ class TestPlan:
         text = shown(viewer, model="a", revision="1").content.decode()
 
         assert "before" in text
-        assert "Which keys rested then is not known" in text
+        assert "What was held against whom then is not known" in text
         assert "401:" not in text
         assert 'id="skipped"' not in text
 
@@ -108,7 +110,8 @@ class TestPlan:
         assert "Nothing has been published yet" in response.content.decode()
 
     def test_says_that_speech_has_no_plan(self, viewer):
-        lines = (tree.TTSUpstream(base_url="https://h/v1", keys=(sealed_key(model="v"),)),)
+        key = sealed_key(model="v", base_url="https://h/v1")
+        lines = (tree.TTSUpstream(base_url="https://h/v1", keys=(key,)),)
         speech = {"v": tree.TTSModel(provider="openai", upstreams=lines)}
         published(tree.Tree(tts=tree.TTSSection(models=speech)))
 
@@ -163,8 +166,9 @@ class TestOverview:
             upstream(model="a", id="first", priority=1),
         )
         published(chat_tree(a=config))
-        key = publishing.current_table().llm["a"].upstreams[1].keys[0]
-        health.resting_from_redis()[key.health_id] = (math.inf, "401")
+        second = publishing.current_table().llm["a"].upstreams[1]
+        resting(second.keys[0].health_id)
+        resting(second.target_id)
 
         text = self.listed(viewer)
 
@@ -173,7 +177,7 @@ class TestOverview:
         assert "75 %" in text
         assert "25 %" in text
         assert 'k2 <code>14be2cde</code> <span class="">disabled' in text
-        assert "401: rests until an operator looks at it" in text
+        assert text.count("401: key dead for 60 s, tried again in 9 s") == 2
 
     def test_says_what_auto_means(self, viewer):
         published(chat_tree("a"))

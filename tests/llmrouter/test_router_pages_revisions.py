@@ -7,7 +7,7 @@ from django.db import connection
 
 from airi_server.runtime.audit import AuditEntry
 from llmrouter.configuration import publishing
-from llmrouter.models import RouterRevision
+from llmrouter.configuration.models import RouterRevision
 from tests.factories.llmrouter import chat_tree, published
 from tests.llmrouter.admin_pages import client_of, page
 
@@ -38,7 +38,7 @@ class TestPublishAgain:
         assert "against revision 2" in text
         assert "- llm.models.b.upstreams.0.baseURL" in text
         assert "+ llm.models.a.upstreams.0.baseURL" in text
-        assert "v2." not in text
+        assert "v3." not in text
         assert publishing.current_number() == 2
 
     def test_puts_the_older_one_in_force(self, operator):

@@ -21,7 +21,7 @@ class TestCompile:
         assert found.base_url == "https://h.example:8/v1"
         assert (found.id, found.host, found.model) == ("h.example", "h.example", "a")
         assert (found.priority, found.weight, found.position) == (1, 1, 1)
-        assert found.timeout_s == 30
+        assert found.timeout_s is None
 
     def test_keeps_what_an_upstream_says(self):
         given = upstream(id="eu", override_model="gpt", timeout_ms=1500, priority=0, weight=3)
@@ -81,8 +81,16 @@ class TestCompile:
         table = compiled(b=chat_model(), a=chat_model())
 
         assert (table.revision, table.available) == (7, ("a", "b"))
-        assert (table.attempt_timeout_s, table.first_byte_timeout_s) == (30, 30)
-        assert (table.idle_timeout_s, table.chain_timeout_s) == (60, 60)
+        assert (table.first_event_idle_s, table.idle_timeout_s) == (300, 60)
+        assert (table.chain_timeout_s, table.answer_timeout_s) == (60, 600)
+
+    def test_gives_each_upstream_the_smaller_limit_for_the_head_of_a_stream(self):
+        own, other = (
+            compiled(a=chat_model(upstream(timeout_ms=2_000), upstream())).llm["a"].upstreams
+        )
+
+        assert (own.head_s, own.timeout_s) == (2, 2)
+        assert (other.head_s, other.timeout_s) == (30, None)
 
     def test_keeps_ciphertexts_out_of_reprs(self):
         table = compiled(a=chat_model())

@@ -3,18 +3,19 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from airi_server.kernel import sealing
 from airi_server.runtime.models import OptionRevision
 from airi_server.runtime.options import ConfigNotSet
-from llmrouter.configuration import publishing, rows, seeding, slices, tree, values
-from llmrouter.models import RouterRevision
-from llmrouter.options import (
+from llmrouter.configuration import publishing, rows, tree
+from llmrouter.configuration.models import RouterRevision
+from llmrouter.configuration.options import (
     DEFAULT_CHAT_MODEL,
     DEFAULT_TTS_MODEL,
     DEFAULT_TTS_VOICES,
     UNSPEECH_UPSTREAM,
 )
-from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, upstream
+from llmrouter.configuration.seeding import desired, requests
+from llmrouter.configuration.seeding import seed as seeding
+from tests.factories.llmrouter import NOON, chat_model, chat_tree, published, secret_of, upstream
 from tests.factories.slices import CANARY, azure, chat, dashscope, stepfun, unspeech
 
 pytestmark = pytest.mark.django_db
@@ -22,12 +23,7 @@ pytestmark = pytest.mark.django_db
 
 def seed(*chosen, **request) -> seeding.Seeded:
     body = orjson.dumps({"slices": chosen, **request})
-    return seeding.seed(slices.parse(body), by="tester", at=NOON)
-
-
-def secret_of(key, model) -> bytes:
-    place = {"purpose": sealing.PROVIDER_KEY, "owner": model, "name": key.id}
-    return bytes(sealing.open_sealed(key.ciphertext, **place))
+    return seeding.seed(requests.parse(body), by="tester", at=NOON)
 
 
 def params_of(config):
@@ -79,7 +75,7 @@ class TestSeed:
         path = "/api/v1/services/audio/tts/SpeechSynthesizer"
         assert voice.base_url == f"https://dashscope.aliyuncs.com{path}"
         assert voice.adapter_params == {"model": "cosyvoice-v2"}
-        assert secret_of(voice.keys[0], "alibaba/cosyvoice-v2") == CANARY.encode()
+        assert secret_of(voice.keys[0], model="alibaba/cosyvoice-v2") == CANARY
 
     def test_seeding_twice_publishes_once(self):
         request = {"defaults": {"chatModel": "chat-default", "ttsModel": "microsoft/v1"}}
@@ -100,7 +96,7 @@ class TestSeed:
 
         after = publishing.current_tree().llm.models["chat-default"].upstreams[0].keys[0]
         assert after.ciphertext != before.ciphertext
-        assert secret_of(after, "chat-default") == b"sk-other"
+        assert secret_of(after) == "sk-other"
 
     def test_keeps_what_no_slice_can_name(self):
         was = upstream(model="a", timeout_ms=7, weight=3, priority=2, id="first")
@@ -154,7 +150,7 @@ class TestSeed:
         seeded = seed(chat(), azure(), unspeech())
 
         assert CANARY not in repr(seeded)
-        assert "v2." not in repr(seeded)
+        assert "v3." not in repr(seeded)
         assert seeded.applied[0] == {
             "kind": "openrouter",
             "target": "llm-router",
@@ -173,13 +169,13 @@ class TestSeed:
         seed(unspeech())
         stored = UNSPEECH_UPSTREAM.read()
         assert [model.id for model in stored.streaming.models] == ["m"]
-        assert secret_of(stored.streaming.keys[0], tree.STREAMING_TTS) == CANARY.encode()
+        assert secret_of(stored.streaming.keys[0], model=tree.STREAMING_TTS) == CANARY
 
         seed(unspeech(streaming=False))
         assert UNSPEECH_UPSTREAM.read().streaming is None
 
     def test_a_bad_key_leaves_everything_as_it_was(self):
-        with pytest.raises(slices.InvalidSeed) as refused:
+        with pytest.raises(requests.InvalidSeed) as refused:
             seed(unspeech(), chat(key="two words"))
 
         [fault] = refused.value.details
@@ -220,7 +216,7 @@ class TestTooMany:
             )
         )
         with pytest.raises(tree.InvalidTree, match="2000"):
-            values.merged(full, chat_tree("another"))
+            desired.merged(full, chat_tree("another"))
 
 
 class TestRouteChat:

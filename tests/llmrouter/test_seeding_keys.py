@@ -5,11 +5,12 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from airi_server.kernel import sealing
 from airi_server.runtime.models import OptionRevision
-from llmrouter.configuration import publishing, seeding, slices, tree
-from llmrouter.models import RouterRevision
-from llmrouter.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration import publishing, tree
+from llmrouter.configuration.models import RouterRevision
+from llmrouter.configuration.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration.seeding import requests
+from llmrouter.configuration.seeding import seed as seeding
 from tests.factories.llmrouter import (
     BASE_URL,
     NOON,
@@ -17,6 +18,7 @@ from tests.factories.llmrouter import (
     chat_tree,
     published,
     sealed_key,
+    secret_of,
     upstream,
 )
 from tests.factories.slices import CANARY, azure, chat, one_of_each, unspeech
@@ -27,16 +29,16 @@ ELSEWHERE = "v2.00000000.AAAA.AAAA.AAAA.AAAA"
 
 def seed(*chosen, **request) -> seeding.Seeded:
     body = orjson.dumps({"slices": chosen, **request})
-    return seeding.seed(slices.parse(body), by="tester", at=NOON)
+    return seeding.seed(requests.parse(body), by="tester", at=NOON)
 
 
-def refused(*chosen, **request) -> slices.InvalidSeed:
+def refused(*chosen, **request) -> requests.InvalidSeed:
     revisions, values = RouterRevision.objects.count(), OptionRevision.objects.count()
-    with pytest.raises(slices.InvalidSeed) as refused:
+    with pytest.raises(requests.InvalidSeed) as refused:
         seed(*chosen, **request)
     assert RouterRevision.objects.count() == revisions
     assert OptionRevision.objects.count() == values
-    assert "v2." not in f"{refused.value.message} {refused.value.details}"
+    assert "v3." not in f"{refused.value.message} {refused.value.details}"
     return refused.value
 
 
@@ -44,13 +46,8 @@ def path_of(refusal):
     return [fault["path"] for fault in refusal.details]
 
 
-def key_of(name="chat-default") -> tree.Key:
+def key_of(name="chat-default") -> tree.ConfiguredKey:
     return publishing.current_tree().llm.models[name].upstreams[0].keys[0]
-
-
-def opened(key, model="chat-default") -> str:
-    place = {"purpose": sealing.PROVIDER_KEY, "owner": model, "name": key.id}
-    return bytes(sealing.open_sealed(key.ciphertext, **place)).decode()
 
 
 class TestKeep:
@@ -80,7 +77,7 @@ class TestKeep:
 
         assert key_of().id == "yours"
         assert key_of().ciphertext != before.ciphertext
-        assert opened(key_of()) == CANARY
+        assert secret_of(key_of()) == CANARY
 
     def test_a_disabled_key_stays_disabled(self):
         disabled = sealed_key(key_id="k1", disabled=True)
@@ -159,7 +156,7 @@ class TestRotate:
 
         [now] = publishing.current_tree().llm.models["chat-default"].upstreams
         assert [key.id for key in now.keys] == ["openrouter-prod-1"]
-        assert opened(now.keys[0]) == "sk-new"
+        assert secret_of(now.keys[0]) == "sk-new"
 
     def test_a_new_key_is_enabled(self):
         disabled = sealed_key(key_id="k1", disabled=True)

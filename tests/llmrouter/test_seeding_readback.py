@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airi_server.runtime.models import OptionRevision
-from llmrouter.configuration import publishing, readback, seeding, slices, tree
-from llmrouter.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration import publishing, readback, tree
+from llmrouter.configuration.options import UNSPEECH_UPSTREAM
+from llmrouter.configuration.seeding import requests
+from llmrouter.configuration.seeding import seed as seeding
 from tests.factories.llmrouter import (
     NOON,
     chat_model,
@@ -49,13 +51,13 @@ HOSTS = st.sampled_from(
 
 def seed(*chosen, **request) -> seeding.Seeded:
     body = orjson.dumps({"slices": chosen, **request})
-    return seeding.seed(slices.parse(body), by="tester", at=NOON)
+    return seeding.seed(requests.parse(body), by="tester", at=NOON)
 
 
 def post_back() -> list[str]:
     """Post what was read, and return what that changed."""
     request = json.dumps(readback.read().request)
-    return seeding.seed(slices.parse(request), by="tester", at=NOON).changed
+    return seeding.seed(requests.parse(request), by="tester", at=NOON).changed
 
 
 def kinds_of(read):
@@ -169,7 +171,7 @@ class TestRead:
 
         assert "<ciphertext: " in shown
         assert CANARY not in shown
-        assert "v2." not in shown
+        assert "v3." not in shown
         assert "plaintextKey" not in shown
 
     def test_leaves_out_what_would_lose_a_part_and_says_why(self):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.pricing import Source, Usage
 from llmrouter.completions import sse
 from llmrouter.completions.sse import StreamReader
+from llmrouter.gateway import estimates
 from tests.fakes import upstream as fake
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12)
@@ -54,6 +54,12 @@ def split(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(places)]
 
 
+def counts(reader):
+    """Return input and output as the reader's reports have them."""
+    found = reader.reports.counts(has_text=True)
+    return found.input, found.output
+
+
 def read(parts, *, hide_usage=True):
     reader = StreamReader(hide_usage=hide_usage)
     forwarded = b"".join(reader.feed(part) for part in parts)
@@ -70,7 +76,7 @@ class TestAnySplit:
         expected = [f for i, f in enumerate(frames[:-1]) if i not in hidden]
         assert forwarded == b"".join(expected)
         assert reader.end_marker == frames[-1]
-        assert reader.usage == (None if usage_at is None else Usage(300, 700))
+        assert counts(reader) == ((None, None) if usage_at is None else (300, 700))
         assert reader.is_whole
 
     @given(whole_streams(), st.lists(st.integers(0, 10_000), max_size=10))
@@ -78,7 +84,7 @@ class TestAnySplit:
         frames, _ = made
         stream = b"".join(frames)
 
-        assert read(split(stream, cuts))[0].estimate(5) == read([stream])[0].estimate(5)
+        assert read(split(stream, cuts))[0].generated == read([stream])[0].generated
 
     @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
     def test_byte_by_byte(self, newline):
@@ -88,7 +94,7 @@ class TestAnySplit:
 
         usage_and_end = (fake.usage_chunk(3, 4) + fake.DONE).replace(b"\n", newline)
         assert forwarded == stream.removesuffix(usage_and_end)
-        assert (reader.usage, reader.frames) == (Usage(3, 4), 3)
+        assert (counts(reader), reader.generated) == ((3, 4), 2)
 
     @pytest.mark.parametrize("blank", [b"\n\r\n", b"\r\n\n"])
     def test_newlines_of_two_kinds_end_a_frame_too(self, blank):
@@ -96,7 +102,7 @@ class TestAnySplit:
 
         reader, forwarded = read([chunk + blank + report + blank + b"data: [DONE]" + blank])
 
-        assert (reader.usage, reader.end_marker) == (Usage(3, 4), b"data: [DONE]" + blank)
+        assert (counts(reader), reader.end_marker) == ((3, 4), b"data: [DONE]" + blank)
         assert forwarded == chunk + blank
 
 
@@ -106,22 +112,22 @@ class TestUsage:
 
         reader, forwarded = read([early, fake.chunk("b"), fake.DONE])
 
-        assert reader.usage == Usage(7, 1)
+        assert counts(reader) == (7, 1)
         assert forwarded == early + fake.chunk("b")
 
-    def test_last_report_that_makes_sense_counts(self):
+    def test_highest_fields_that_make_sense_count(self):
         nonsense = b'data: {"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":2}}\n\n'
 
         reader, _ = read([fake.usage_chunk(1, 1), fake.usage_chunk(2, 2), nonsense, fake.DONE])
 
-        assert reader.usage == Usage(2, 2)
+        assert counts(reader) == (2, 2)
 
     def test_text_that_talks_about_usage_is_text(self):
         talk = fake.chunk('"usage": {"prompt_tokens": 1} and data: [DONE] and "error": 1')
 
         reader, forwarded = read([talk, fake.DONE])
 
-        assert (forwarded, reader.usage, reader.error) == (talk, None, None)
+        assert (forwarded, counts(reader), reader.error) == (talk, (None, None), None)
 
     @pytest.mark.parametrize(
         "report", [b'"usage":null', b'"usage":[]', b'"usage":7', b'"usage":""']
@@ -131,7 +137,7 @@ class TestUsage:
 
         reader, forwarded = read([frame, fake.DONE])
 
-        assert (reader.usage, forwarded) == (None, frame)
+        assert (counts(reader), forwarded) == ((None, None), frame)
 
 
 class TestEnd:
@@ -172,30 +178,47 @@ class TestEnd:
         assert forwarded == fake.chunk("a")
 
 
-class TestEstimate:
-    def test_counts_a_token_for_each_frame_with_text_and_four_bytes_otherwise(self):
-        reader, _ = read([fake.chunk("a"), fake.chunk("b" * 40), fake.chunk("")])
+class TestGenerated:
+    """Additive: what was generated is counted, however it was framed."""
 
-        assert reader.estimate(9) == Usage(9, 11, source=Source.ESTIMATED)
+    @given(st.lists(TEXTS, min_size=1, max_size=30), st.integers(1, 400))
+    def test_is_the_same_in_every_framing(self, texts, kept):
+        whole = read([fake.chunk("".join(texts)), fake.DONE])[0].generated
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sse, "MAX_KEPT_BYTES", kept)
+            parts = read([*map(fake.chunk, texts), fake.DONE])[0].generated
+
+        assert whole == parts == len("".join(texts).encode())
 
     def test_reads_data_over_several_lines(self):
         first, second = fake.chunk("x" * 400).strip()[6:].split(b",", 1)
 
         reader, _ = read([b"data: " + first + b",\ndata: " + second + b"\n\n"])
 
-        assert reader.estimate(0).completion == 100
+        assert reader.generated == 400
 
-    def test_counts_what_was_not_kept_by_frames(self, monkeypatch):
-        monkeypatch.setattr(sse, "MAX_KEPT_BYTES", 1)
+    def test_is_counted_as_it_passes_and_let_go(self):
+        reader = StreamReader(hide_usage=True)
+        for _ in range(2_000):
+            reader.feed(fake.chunk("abcd"))
 
-        reader, _ = read([fake.chunk("a")] * 5)
+        assert len(reader._kept) * len(fake.chunk("abcd")) <= sse.MAX_KEPT_BYTES + 1_000
+        assert reader.generated == 8_000
+        assert reader._kept == []
 
-        assert reader.estimate(0).completion == 5
-
-    def test_frames_that_no_json_parser_reads_cost_nothing(self):
+    def test_frames_that_no_json_parser_reads_are_nothing(self):
         reader, _ = read([b"data: {nonsense}\n\n", b"data: \xff{\n\n"])
 
-        assert reader.estimate(3) == Usage(3, 0, source=Source.ESTIMATED)
+        assert reader.generated == 0
+
+    def test_deltas_are_kept_for_a_tokenizer_only(self):
+        parts = [fake.chunk("a"), fake.chunk("b"), fake.DONE]
+        keeping = StreamReader(hide_usage=True, keeps_text=True)
+        for part in parts:
+            keeping.feed(part)
+
+        assert [delta["content"] for delta in keeping.deltas() or ()] == ["a", "b"]
+        assert read(parts)[0].deltas() is None
 
 
 class TestLongLine:
@@ -214,14 +237,21 @@ class TestLongLine:
 
         assert size == len(start) + 160 * 65_536 + len(b'"}}]}\n\n')
         assert peak < 4 * 2**20
-        assert (reader.usage, reader.is_whole) == (Usage(5, 6), True)
+        assert (counts(reader), reader.is_whole) == ((5, 6), True)
 
     def test_is_charged_for_when_nobody_reports_usage(self):
         reader, _ = read(
             [b'data: {"choices":[{"delta":{"content":"', *[b"x" * 65_536] * 16, b'"}}]}\n\n']
         )
 
-        assert reader.estimate(0).completion >= 16 * 65_536 // 4
+        assert reader.generated >= 16 * 65_536
+
+    def test_of_a_picture_is_charged_as_a_picture(self):
+        start = b'data: {"choices":[{"delta":{"images":[{"image_url":{"url":"data:x;base64,'
+
+        reader, _ = read([start + b"A" * 300_000, *[b"A" * 65_536] * 40, b'"}}]}}]}\n\n'])
+
+        assert reader.generated == estimates.IMAGE_OUT_BYTES
 
     @settings(max_examples=30)
     @given(st.lists(st.integers(0, 5_000), max_size=40))
@@ -236,11 +266,13 @@ class TestLongLine:
         assert reader.end_marker == fake.DONE
 
 
-class TestFirstData:
-    def test_comments_are_none(self):
-        assert not sse.first_data(b": hello\n\n: still\n\n")
-        assert not sse.first_data(b"data: {half")
-        assert sse.first_data(b": hello\n\ndata: 1\n\n")
+@pytest.mark.parametrize(
+    "said", [b'{"code":529,"message":"Overloaded"}', b"upstream overloaded", b"", b"null"]
+)
+def test_an_error_event_makes_it_broken(said):
+    reader, forwarded = read([fake.chunk("a"), b"event: error\ndata: " + said + b"\n\n", fake.DONE])
+
+    assert (forwarded, reader.is_whole) == (fake.chunk("a"), False)
 
 
 def test_the_error_frame_is_one_frame_of_json():

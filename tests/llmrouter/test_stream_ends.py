@@ -52,7 +52,7 @@ class TestClientGone:
     async def test_just_before_the_usage_report_pays_what_is_reported(self, served, upstream):
         caller = await gateway.caller(flux=100)
         await gateway.route(upstream.base_url)
-        first, rest = frames("a")[:1], frames("a", use=(3_000, 1_000))[1:]
+        first, rest = frames("a")[:1], frames("a", use=(2_000, 2_000))[1:]
 
         async def step(request):
             return await stream([*first, *[b": wait\n\n"] * 4, *rest], pause_s=0.1)(request)

@@ -9,7 +9,7 @@ import time
 import orjson
 import pytest
 
-from llmrouter.completions import orders
+from llmrouter.completions import chat_request
 from tests.factories import gateway
 from tests.fakes.upstream import answer, completion, usage
 
@@ -24,7 +24,7 @@ def asking(*parts):
 
 
 def parse(body):
-    return orders.parse(orjson.dumps(body))
+    return chat_request.parse(orjson.dumps(body))
 
 
 class TestRouting:
@@ -42,7 +42,7 @@ class TestRouting:
             "service_tier": "priority", "best_of": 20, "max_output_tokens": 10**6,
             "max_new_tokens": 10**6, "num_predict": 10**6,
         }  # fmt: skip
-        kept = {"temperature": 0.5, "x_own": {"Model": 1, "provider": 2}, "user": "u"}
+        kept = {"temperature": 0.5, "documents": [{"Model": 1, "provider": 2}], "user": "u"}
 
         response = await served.post(
             PATH, {**others, **kept, **BODY, "model": "auto", "max_tokens": 8}, caller.key
@@ -88,41 +88,10 @@ class TestManyValues:
     def test_an_honest_long_prompt_is_none(self, prompt):
         order = parse({"messages": [{"role": "user", "content": prompt}]})
 
-        assert order.prompt_estimate > len(prompt) // 5
+        assert order.prompt.estimate > len(prompt) // 5
 
 
 class TestMedia:
-    def test_a_file_counts_by_its_bytes(self):
-        data = "data:text/plain;base64," + "QUJD" * 100_000
-        order = parse(asking({"type": "file", "file": {"filename": "a.txt", "file_data": data}}))
-
-        assert order.prompt_estimate >= 100_000
-
-    def test_a_file_beside_an_image_does_too(self):
-        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10**6}}
-        file = {"type": "file", "file": {"file_data": "QUJD" * 100_000}}
-        order = parse(asking(image, file))
-
-        assert 0 <= order.prompt_estimate - (100_000 + orders.MEDIA_TOKENS) < 100
-
-    @pytest.mark.parametrize(("size", "media"), [(10, 1), (1_400_000, 1), (4_600_000, 3)])
-    def test_sound_counts_by_its_size(self, size, media):
-        sound = {"type": "input_audio", "input_audio": {"data": "A" * size, "format": "wav"}}
-        order = parse(asking(sound))
-
-        assert 0 <= order.prompt_estimate - media * orders.MEDIA_TOKENS < 100
-
-    @pytest.mark.parametrize("name", ["text", "input_text", "note"])
-    def test_text_beside_an_image_is_counted(self, name):
-        """Wherever it stands: in a part of its own, or in one that claims to be an image."""
-        image = {"type": "image_url", "image_url": {"url": "data:,"}}
-        text = "word " * 100_000
-        apart = parse(asking(image, {"type": "text", "text": text}))
-        inside = parse(asking({**image, name: text}))
-
-        assert apart.prompt_estimate > 125_000
-        assert inside.prompt_estimate > 125_000
-
     @pytest.mark.asyncio
     async def test_a_file_beyond_the_balance_is_refused(self, served, upstream):
         caller = await gateway.caller(flux=100)

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from llmrouter.routing import connections, upstream
-from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed
+from airi_server.kernel import hops
+from llmrouter.routing.failures import BAD_ANSWER, CONNECT, TIMEOUT, AttemptFailed, Blame
+from llmrouter.upstream import client, connections
+from llmrouter.upstream.client import Waits
 from tests.fakes import raw
 from tests.fakes.raw import RawUpstream
 
@@ -25,18 +27,18 @@ HI = raw.response(b"hi")
 @pytest_asyncio.fixture(autouse=True)
 async def _hung_up():
     yield
-    await upstream.close()
+    await client.close()
 
 
 async def post(base_url, body=BODY, *, first_byte_s=5.0, idle_s=5.0, is_stream=False):
-    return await upstream.post(
+    return await client.post(
         base_url + "/chat/completions", authorization="Bearer sk-1", body=body,
-        first_byte_s=first_byte_s, idle_s=idle_s, is_stream=is_stream,
+        waits=Waits(first_byte_s, idle_s, is_stream),
     )  # fmt: skip
 
 
 async def asked(base_url, body=BODY, **limits) -> bytes:
-    return await upstream.read(await post(base_url, body, **limits))
+    return await client.read(await post(base_url, body, **limits))
 
 
 async def failure_of(server: RawUpstream, **limits) -> AttemptFailed:
@@ -62,6 +64,7 @@ class TestRequest:
             f"host: {base_url.split('/')[2]}",
             "content-type: application/json",
             "accept-encoding: identity",
+            f"x-airi-hops: {hops.own()}",
             "authorization: Bearer sk-1",
             f"content-length: {len(BODY)}",
             "",
@@ -71,10 +74,22 @@ class TestRequest:
     @pytest.mark.parametrize("key", ["a\r\nx: y", "a\nb", "a\0b", "ä"])
     async def test_has_no_header_that_is_two(self, key):
         with pytest.raises(ValueError, match="one line"):
-            await upstream.post(
+            await client.post(
                 "http://127.0.0.1:9/v1", authorization=f"Bearer {key}", body=b"",
-                first_byte_s=1, idle_s=1, is_stream=False,
+                waits=Waits(1, 1, is_stream=False),
             )  # fmt: skip
+
+    async def test_that_is_not_taken_is_given_up(self, monkeypatch):
+        """Nothing of it moves: whatever the limit on answers, this one will not come."""
+        monkeypatch.setattr(connections, "PROGRESS_S", 0.2)
+
+        async def listen(_reader, _writer):
+            await asyncio.Event().wait()
+
+        async with raw.listening(listen) as base_url:
+            with pytest.raises(AttemptFailed) as failed:
+                await asked(base_url, bytes(64 * 2**20), first_byte_s=60.0)
+        assert failed.value.reason == TIMEOUT
 
     async def test_however_long_arrives_whole(self):
         heard: list[bytes] = []
@@ -103,7 +118,7 @@ class TestRequest:
         async with raw.listening(listen) as base_url:
             for _ in range(2):
                 response = await post(base_url, bytes(20_000_000))
-                assert (response.status, await upstream.read(response)) == (413, b"no")
+                assert (response.status, await client.read(response)) == (413, b"no")
         assert heads == 2
 
     @pytest.mark.parametrize("after_s", [0, 0.2])
@@ -129,7 +144,7 @@ class TestRequest:
         async with raw.listening(listen) as base_url, asyncio.timeout(10):
             response = await post(base_url, bytes(20_000_000), idle_s=0.2)
             with pytest.raises(AttemptFailed) as failed:
-                await upstream.read(response)
+                await client.read(response)
         assert failed.value.reason == TIMEOUT
 
     @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".test", ".test", "h\\x", "\u200b.test"])
@@ -215,9 +230,9 @@ class TestAnswer:
             response = await post(server.base_url)
             await asyncio.sleep(0.1)
 
-            assert await upstream.take(response) == b"onetwo"
+            assert await client.take(response) == b"onetwo"
             with pytest.raises(AttemptFailed):
-                await upstream.take(response)
+                await client.take(response)
 
 
 class TestTime:
@@ -226,7 +241,7 @@ class TestTime:
         """A plain answer that takes long says nothing about its upstream."""
         async with RawUpstream(raw.says(then="hang")) as server:
             failed = await failure_of(server, first_byte_s=0.2, is_stream=is_stream)
-        assert (failed.reason, failed.counts) == (TIMEOUT, is_stream)
+        assert (failed.reason, failed.blame) == (TIMEOUT, Blame.SICK if is_stream else None)
 
     async def test_between_two_parts_is_bounded(self):
         async with RawUpstream(raw.says(raw.stream_head(), then="hang")) as server:
@@ -255,7 +270,7 @@ class TestTime:
             await asyncio.sleep(0.5)
 
             kept = response.size
-            body = await upstream.read(response)
+            body = await client.read(response)
 
         assert kept < 3 * connections.MAX_UNREAD_BYTES
         assert len(body) == 100 * 65_536

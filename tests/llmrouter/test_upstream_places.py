@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from llmrouter.routing import pool, upstream
 from llmrouter.routing.failures import BAD_ANSWER, CONNECT, AttemptFailed
+from llmrouter.upstream import client, pool
 from tests.fakes import raw
 from tests.fakes.raw import RawUpstream
 from tests.llmrouter.test_upstream_answers import CLOSES, HI, asked
@@ -28,7 +28,7 @@ from tests.llmrouter.test_upstream_answers import CLOSES, HI, asked
 @pytest_asyncio.fixture(autouse=True)
 async def _hung_up():
     yield
-    await upstream.close()
+    await client.close()
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_an_answer_over_tls_that_somebody_cut_is_not_taken_for_whole(identity, m
         try:
             return await asked(f"https://127.0.0.1:{listener.getsockname()[1]}/v1", b"{}")
         finally:
-            await upstream.close()
+            await client.close()
 
     announces = threading.Event()
     serving = threading.Thread(target=answer_and_cut)

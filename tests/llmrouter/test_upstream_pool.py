@@ -9,8 +9,8 @@ import aiohappyeyeballs
 import pytest
 import pytest_asyncio
 
-from llmrouter.routing import pool, upstream
 from llmrouter.routing.failures import CONNECT, AttemptFailed
+from llmrouter.upstream import client, pool
 from tests.fakes import raw
 from tests.fakes.raw import RawUpstream
 from tests.llmrouter.test_upstream_answers import CLOSES, HI, OLD, asked, post
@@ -21,7 +21,7 @@ TWO_AT_ONCE = HI + raw.response(b"not asked for")
 @pytest_asyncio.fixture(autouse=True)
 async def _hung_up():
     yield
-    await upstream.close()
+    await client.close()
 
 
 async def until(holds) -> None:
@@ -67,7 +67,7 @@ class TestKept:
             await asked(server.base_url)
             first = asyncio.create_task(post(server.base_url))
             await until(lambda: server.requests == 2)
-            connection = next(iter(upstream._pools.get()._open))
+            connection = next(iter(client._pools.get()._open))
             kept = connection._keep
             next_one: list[asyncio.Task[bytes]] = []
 
@@ -103,7 +103,7 @@ class TestKept:
         async with RawUpstream(talkative, raw.says(HI)) as server:
             assert await asked(server.base_url) == b"hi"
             speak.set()
-            await until(lambda: not upstream._pools.get()._open)
+            await until(lambda: not client._pools.get()._open)
             assert await asked(server.base_url) == b"hi"
 
     async def test_is_not_one_that_has_something_unasked_to_say(self):
@@ -116,7 +116,7 @@ class TestKept:
 
         async with RawUpstream(talkative, raw.says(HI)) as server:
             assert await asked(server.base_url) == b"hi"
-            connection = next(iter(upstream._pools.get()._open))
+            connection = next(iter(client._pools.get()._open))
             assert connection._transport is not None
             connection._transport.pause_reading()  # as a loop that does not come to read
             await asyncio.sleep(0.2)
@@ -155,7 +155,7 @@ class TestKept:
 
         async with RawUpstream(*[raw.says(HI)] * 5, dies) as server:
             responses = await asyncio.gather(*(post(server.base_url) for _ in range(5)))
-            assert [await upstream.read(each) for each in responses] == [b"hi"] * 5
+            assert [await client.read(each) for each in responses] == [b"hi"] * 5
             assert server.connections == 5
 
             with pytest.raises(AttemptFailed) as failed:
@@ -164,7 +164,7 @@ class TestKept:
             assert server.requests == 5 + 2
 
     async def test_that_dies_at_work_is_not_asked_again(self, monkeypatch):
-        monkeypatch.setattr(upstream, "RACE_S", 0.1)
+        monkeypatch.setattr(client, "RACE_S", 0.1)
 
         async def works_and_dies(_reader, writer):
             await asyncio.sleep(0.4)
@@ -180,7 +180,7 @@ class TestKept:
         endless = raw.says(raw.stream_head() + raw.piece(b"x"), then="hang")
         async with RawUpstream(endless, raw.says(HI)) as server:
             response = await post(server.base_url)
-            assert await upstream.take(response) == b"x"
+            assert await client.take(response) == b"x"
             response.close()
 
             assert await asked(server.base_url) == b"hi"
@@ -190,7 +190,7 @@ class TestKept:
         monkeypatch.setattr(pool, "KEEP_S", 0.2)
         async with RawUpstream(raw.says(HI)) as server:
             await asked(server.base_url)
-            open_ones = upstream._pools.get()._open
+            open_ones = client._pools.get()._open
             assert len(open_ones) == 1
             await until(lambda: not open_ones)
 
@@ -207,6 +207,6 @@ class TestKept:
         async with RawUpstream(raw.says(then="hang")) as server:
             waiting = asyncio.create_task(post(server.base_url))
             await until(lambda: server.requests == 1)
-            await upstream.close()
+            await client.close()
             with pytest.raises(AttemptFailed):
                 await waiting

@@ -14,6 +14,7 @@ from tests.fakes.upstream import (
     answer,
     hang,
     refuse,
+    stream,
 )
 from tests.llmrouter.exchanges import closed, voided
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 NOBODY = "http://127.0.0.1:9/v1"
+AGAIN = tree.Triggers(ask_again_after_timeout=True)
 QUICK = tree.Defaults(per_attempt_timeout_ms=300, idle_timeout_ms=300, full_chain_timeout_ms=3_000)
 
 
@@ -70,7 +72,9 @@ class TestEnds:
             *(([refuse(code)], 502, code) for code in (401, 402, 403, 500, 502, 503, 504)),
             ([answer(b"<html>", content_type="text/html")], 502, 200),
         ]:
-            await gateway.route(*[upstream.base_url] * len(failures), timeout_ms=200)
+            await gateway.route(
+                *[upstream.base_url] * len(failures), timeout_ms=200, fallback_triggers=AGAIN
+            )
             upstream.script(*failures)
             response = await served.post(PATH, BODY, caller.key)
             assert (response.status, response.json()["details"]["lastStatusCode"]) == (status, last)
@@ -89,13 +93,29 @@ class TestEnds:
         assert response.status == 502
         assert len(upstream.seen) == 3
 
+    @pytest.mark.parametrize("on_timeout", [False, True])
+    async def test_with_the_first_timeout_where_the_route_says_so(
+        self, served, upstream, on_timeout
+    ):
+        caller = await gateway.caller()
+        triggers = tree.Triggers(on_timeout=on_timeout)
+        for away in (upstream.base_url, NOBODY):
+            await gateway.places(
+                (away, 1), (upstream.base_url, 1), timeout_ms=200, fallback_triggers=triggers
+            )
+            upstream.script(*([hang()] if away == upstream.base_url else []), stream())
+
+            response = await served.post(PATH, {**BODY, "stream": True}, caller.key)
+
+            assert response.status == (200 if on_timeout else 504)
+
     async def test_at_the_deadline_of_the_whole_chain(self, served, upstream):
         caller = await gateway.caller()
         quick = tree.Defaults(full_chain_timeout_ms=500)
         await gateway.places((upstream.base_url, 3), defaults=quick, timeout_ms=350)
         upstream.script(hang())
 
-        response = await served.post(PATH, BODY, caller.key)
+        response = await served.post(PATH, {**BODY, "stream": True}, caller.key)
 
         assert response.status == 504
         assert response.json()["details"] == {
@@ -128,7 +148,7 @@ class TestEnds:
     async def test_with_a_fault_that_explains_nothing(self, served, upstream):
         caller = await gateway.caller()
         await gateway.route(upstream.base_url)
-        for body in (b"", b"<html>" * 50, b"\xff\xfe", b'{"error":7}', b'["x"]', b"x" * 300_000):
+        for body in (b"", b"{}", b'{"error":7}', b"[]", b'{"choices":[]}'):
             upstream.script(answer(body, status=400))
 
             response = await served.post(PATH, BODY, caller.key)

@@ -10,8 +10,8 @@ import pytest_asyncio
 from airi_server.kernel import redis
 from airi_server.kernel.errors import TooManyRequests
 from airi_server.runtime import published
-from llmrouter import limits
-from llmrouter.limits import RateLimited
+from llmrouter.gateway import limits
+from llmrouter.gateway.limits import RateLimited
 from tests.factories import gateway
 from tests.fakes.raw import silent
 from tests.llmrouter.exchanges import principal
