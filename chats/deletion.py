@@ -1,6 +1,7 @@
 """What is deleted: messages, whole chats, and everything of a user who leaves for good.
 
-Each commit that leaves tombstones is told to the members' clients (`chats.tidings`).
+Each commit that leaves tombstones or deletes a chat is told to the members' clients
+(`chats.fanout`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from django.db import connection, transaction
 
 from airi_server.kernel import resources
 from airi_server.kernel.errors import NotFound
-from chats import membership, tidings
+from chats import fanout, membership
+from chats.fanout import ChatEvent
 from chats.membership import ChatNotFound, NotAllowed, is_id
-from chats.messages import Sent
-from chats.models import Chat, ChatMember, ChatMessage
+from chats.messages import SendResult
+from chats.models import Chat, ChatAddition, ChatLeaver, ChatMember, ChatMessage
 
 BURY_MESSAGES_SQL: Final = resources.read_text("chats", "sql/bury_messages.sql")
 OWN_CHATS: Final = (Chat.Type.PRIVATE, Chat.Type.BOT)
@@ -27,7 +29,7 @@ class MessageNotFound(NotFound):
     """The chat has no such message."""
 
 
-def delete_message(*, caller: str, chat_id: str, message_id: str, at: datetime) -> Sent:
+def delete_message(*, caller: str, chat_id: str, message_id: str, at: datetime) -> SendResult:
     """Leave a tombstone in place of a message; its author may, and owners and admins.
 
     Deleting again keeps the tombstone's number and nothing is new.
@@ -88,8 +90,11 @@ def delete_user_data(*, user_id: str, at: datetime) -> None:
 
     Private chats and chats with characters are deleted, with every message the user has pushed
     there. In groups and channels the membership ends and the messages stay, under an id that
-    belongs to nobody any more. Chat by chat, each in its own transaction.
+    belongs to nobody any more. Chat by chat, each in its own transaction. Which chats they have
+    left before, and how many people were put into chats by them, is forgotten too.
     """
+    ChatLeaver.objects.filter(user_id=user_id).delete()
+    ChatAddition.objects.filter(user_id=user_id).delete()
     memberships = ChatMember.objects.filter(user_id=user_id).order_by("chat_id")
     for chat_id in list(memberships.values_list("chat_id", flat=True)):
         with transaction.atomic():
@@ -108,6 +113,7 @@ def delete_user_data(*, user_id: str, at: datetime) -> None:
 def _close(chat: Chat, at: datetime) -> None:
     chat.deleted_at = chat.updated_at = at
     chat.save(update_fields=["deleted_at", "updated_at"])
+    fanout.publish_deletion(chat)
 
 
 def _buried_some(chat_id: str, author_id: str | None, at: datetime) -> int:
@@ -119,7 +125,7 @@ def _buried_some(chat_id: str, author_id: str | None, at: datetime) -> int:
 
 def _bury(
     chat_id: str, author_id: str | None, at: datetime, *, message_id: str | None = None
-) -> Sent:
+) -> SendResult:
     """Run `bury_messages.sql` under the chat's lock; have its numbers told with the commit."""
     params: dict[str, Any] = {
         "chat_id": chat_id,
@@ -131,10 +137,9 @@ def _bury(
     with connection.cursor() as cursor:
         cursor.execute(BURY_MESSAGES_SQL, params)
         numbers = sorted(row[0] for row in cursor.fetchall())
-    users = ChatMember.objects.filter(chat_id=chat_id, user_id__isnull=False)
-    members = tuple(str(user_id) for user_id in users.values_list("user_id", flat=True))
+    members = tuple(membership.user_ids(chat_id))
     if not numbers:
-        return Sent(0, 1, 0, is_new=False, members=members)
-    sent = Sent(numbers[-1], numbers[0], numbers[-1], is_new=True, members=members)
-    tidings.tell(chat_id, sent)
+        return SendResult(0, 1, 0, is_new=False, members=members)
+    sent = SendResult(numbers[-1], numbers[0], numbers[-1], is_new=True, members=members)
+    fanout.publish_on_commit(ChatEvent.of_sent(chat_id, sent))
     return sent

@@ -1,4 +1,4 @@
-"""Who is in a chat and what that lets them do: every look-up of a chat takes the caller."""
+"""Membership: who is in a chat and what it lets them do; every look-up takes the caller."""
 
 from __future__ import annotations
 
@@ -51,16 +51,26 @@ def of_caller(*, caller: str, chat_id: str, lock: bool = False) -> tuple[Chat, C
     Raises:
         ChatNotFound, NotAMember: Refused.
     """
+    chat = live_chat(chat_id, lock=lock)
+    member = ChatMember.objects.filter(chat=chat, user_id=caller).order_by("id").first()
+    if member is None:
+        raise NotAMember
+    return chat, member
+
+
+def live_chat(chat_id: str, *, lock: bool = False) -> Chat:
+    """Return a chat that was not deleted, whoever is in it.
+
+    Raises:
+        ChatNotFound: There is none.
+    """
     chats = Chat.objects.filter(deleted_at__isnull=True)
     if lock:
         chats = chats.select_for_update(no_key=True)
     chat = chats.filter(pk=chat_id).order_by("id").first() if is_id(chat_id) else None
     if chat is None:
         raise ChatNotFound
-    member = ChatMember.objects.filter(chat=chat, user_id=caller).order_by("id").first()
-    if member is None:
-        raise NotAMember
-    return chat, member
+    return chat
 
 
 def ensure_manager(member: ChatMember) -> None:
@@ -84,6 +94,12 @@ def member_of(chat: Chat, member_id: str) -> ChatMember:
     if member is None:
         raise MemberNotFound
     return member
+
+
+def user_ids(chat_id: str) -> list[str]:
+    """Return who is in a chat, without its characters and bots."""
+    users = ChatMember.objects.filter(chat_id=chat_id, user_id__isnull=False)
+    return [str(user_id) for user_id in users.values_list("user_id", flat=True)]
 
 
 def leave(member: ChatMember) -> None:

@@ -16,6 +16,7 @@ from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest
 from airi_server.kernel.group_commit import GroupCommit
 from chats.membership import ChatNotFound, NotAMember, is_id
 from chats.models import MAX_CONTENT_BYTES, MAX_MESSAGES, MAX_PAGE_BYTES, ChatMessage
+from chats.ranges import Range
 
 SEND_SQL: Final = "SELECT * FROM chats_send_messages(%(calls)s::json, %(chats)s::text[])"
 PULL_MESSAGES_SQL: Final = resources.read_text("chats", "sql/pull_messages.sql")
@@ -37,7 +38,7 @@ class NotTheAuthor(Forbidden):
 
 
 @dataclass(frozen=True, slots=True)
-class NewMessage:
+class MessageDraft:
     """What a client sends: its own id, one of five roles, and text."""
 
     id: str
@@ -46,7 +47,7 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class WireMessage:
+class LiveMessage:
     """A live message as every client reads it (camelCase on the wire); times in milliseconds."""
 
     id: str
@@ -60,7 +61,7 @@ class WireMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class Tombstone:
     """A tombstone: what had this id is gone since `seq`."""
 
     id: str
@@ -68,15 +69,16 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SendResult:
     """What a send did.
 
     Args:
         seq: The answer to the caller: the highest number among its messages.
         from_seq: The first number it handed out; with nothing new, `to_seq` + 1.
         to_seq: The last number it handed out.
-        is_new: Whether anything is to be pushed; False for an identical resend.
+        is_new: Whether anything is to be pushed; False for an identical resend and a late retry.
         members: The user ids of the chat's members at the commit, the caller among them.
+        seen: The numbers of which the caller knows what stands there, since it is what they sent.
     """
 
     seq: int
@@ -84,6 +86,7 @@ class Sent:
     to_seq: int
     is_new: bool
     members: tuple[str, ...]
+    seen: Range | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +100,30 @@ class Page:
         deleted: Tombstones in the page's range.
     """
 
-    messages: tuple[WireMessage, ...]
+    messages: tuple[LiveMessage, ...]
     seq: int
-    deleted: tuple[Deleted, ...]
+    deleted: tuple[Tombstone, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far a chat has come that a user is in."""
+    """How far a chat has come that a user is in, and whether it was deleted there."""
 
     user_id: str
     chat_id: str
     seq: int
+    is_deleted: bool = False
 
 
-async def send(*, caller: str, chat_id: str, messages: Sequence[NewMessage]) -> Sent:
+async def send(
+    *, caller: str, chat_id: str, messages: Sequence[MessageDraft], known: Sequence[Range] = ()
+) -> SendResult:
     """Append new messages in order, then edit those the caller has sent before.
 
     An identical resend keeps its number and nothing is new; a message that was deleted stays
-    deleted. Whole or not at all, and on disk when this returns. Numbers and times are the
+    deleted. A former content of an edited message is an edit back if the caller's socket has been
+    sent the number of what stands, which `known` says; else it is a late retry and changes
+    nothing. Whole or not at all, and on disk when this returns. Numbers and times are the
     database's, under the chat's lock. Safe to call again when the outcome is unknown.
 
     Raises:
@@ -129,16 +137,16 @@ async def send(*, caller: str, chat_id: str, messages: Sequence[NewMessage]) -> 
     rows = _distinct(messages)
     if not is_id(chat_id):
         raise ChatNotFound
-    call = {"chat_id": chat_id, "user_id": caller, "messages": rows}
+    call = {"chat_id": chat_id, "user_id": caller, "messages": rows, "known": known}
     attempts = 0
 
-    async def attempt() -> Sent:
+    async def attempt() -> SendResult:
         nonlocal attempts
         attempts += 1
-        return _sent(await _sends.submit(call))
+        return _sent(await _sends.submit(call), is_empty=not rows)
 
     sent = await database.retried(attempt)
-    if attempts == 1 or sent.is_new:
+    if attempts == 1 or sent.is_new or sent.seen is None:
         return sent
     # The lost attempt may have committed without anybody having been told.
     return _told_again(sent, len(rows))
@@ -189,12 +197,12 @@ async def between(*, chat_id: str, from_seq: int, to_seq: int) -> Page:
 
 
 async def heads(*, user_ids: Sequence[str], within_s: int) -> list[Head]:
-    """Return the heads of the users' live chats where something happened in the last seconds."""
+    """Return the heads of the users' chats where something happened in the last seconds."""
     params = {"user_ids": list(user_ids), "within_s": within_s}
     return [Head(*row) for row in await database.fetch(READ_HEADS_SQL, params)]
 
 
-def _distinct(messages: Sequence[NewMessage]) -> list[dict[str, str]]:
+def _distinct(messages: Sequence[MessageDraft]) -> list[dict[str, str]]:
     """Return the messages as rows, each id once.
 
     Raises:
@@ -202,7 +210,7 @@ def _distinct(messages: Sequence[NewMessage]) -> list[dict[str, str]]:
     """
     if len(messages) > MAX_MESSAGES:
         raise InvalidRequest(f"At most {MAX_MESSAGES} messages can be sent at once.")
-    seen: dict[str, NewMessage] = {}
+    seen: dict[str, MessageDraft] = {}
     for message in messages:
         _ensure_storable(message)
         if seen.setdefault(message.id, message) != message:
@@ -212,7 +220,7 @@ def _distinct(messages: Sequence[NewMessage]) -> list[dict[str, str]]:
     return [{"id": m.id, "role": m.role, "content": m.content} for m in seen.values()]
 
 
-def _ensure_storable(message: NewMessage) -> None:
+def _ensure_storable(message: MessageDraft) -> None:
     if not is_id(message.id):
         raise InvalidRequest("A message id has 1 to 64 characters of A-Z, a-z, 0-9, _ and -.")
     if message.role not in ROLES:
@@ -227,7 +235,7 @@ def _ensure_storable(message: NewMessage) -> None:
         raise InvalidRequest(f"The content may have at most {MAX_CONTENT_BYTES} bytes.")
 
 
-def _sent(row: database.Row) -> Sent:
+def _sent(row: database.Row, *, is_empty: bool) -> SendResult:
     """Read one row that `send_messages.sql` returned, after its ordinal.
 
     Raises:
@@ -243,10 +251,13 @@ def _sent(row: database.Row) -> Sent:
         raise MessageIdTaken("A message of another chat has this id.", details=details)
     if outcome == "other_author":
         raise NotTheAuthor("Only its author may change a message.", details=details)
-    return Sent(seq, from_seq, to_seq, to_seq >= from_seq, tuple(members))
+    is_new = to_seq >= from_seq
+    seen = (from_seq, to_seq) if is_new else (seq, seq)
+    is_unseen = is_empty or (outcome == "late" and not is_new)
+    return SendResult(seq, from_seq, to_seq, is_new, tuple(members), None if is_unseen else seen)
 
 
-def _told_again(sent: Sent, count: int) -> Sent:
+def _told_again(sent: SendResult, count: int) -> SendResult:
     """Return a resend as new, as far as its messages still stand together at their numbers."""
     return replace(sent, from_seq=max(1, sent.seq - count + 1), to_seq=sent.seq, is_new=count > 0)
 
@@ -257,10 +268,10 @@ def _page(chat_id: str, rows: Sequence[database.Row], *, wanted: int, end: int) 
     for found, id_, sender_id, role, content, seq, created_at, updated_at, is_deleted in rows:
         last = end if len(rows) == found < wanted else seq
         if is_deleted:
-            deleted.append(Deleted(id_, seq))
+            deleted.append(Tombstone(id_, seq))
         else:
             messages.append(
-                WireMessage(id_, chat_id, sender_id, role, content, seq, created_at, updated_at)
+                LiveMessage(id_, chat_id, sender_id, role, content, seq, created_at, updated_at)
             )
     return Page(tuple(messages), last, tuple(deleted))
 

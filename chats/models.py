@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import CheckConstraint, F, Func, Index, Q, UniqueConstraint, Value
-from django.db.models.functions import Length
+from django.db.models.functions import Length, Now
 from django.db.models.lookups import LessThanOrEqual
 
 import chats.characters.models  # noqa: F401  where Django finds them
@@ -17,6 +18,8 @@ MAX_MESSAGES = 500
 """The most in one call, in one page and in one push."""
 MAX_PAGE_BYTES = 1_048_576
 """The most content in one page or push of more than one message; a frame carries it twice."""
+MAX_SUPERSEDED = 32
+"""Contents of one message that were edited away and are known; so in `send_messages.sql`."""
 
 
 class Chat(models.Model):
@@ -72,7 +75,9 @@ class Chat(models.Model):
 class ChatMember(models.Model):
     """Somebody in a chat: a person, or a character or bot that people talk to.
 
-    Gone when they leave. Written by `chats.rooms` and `chats.deletion`, under the chat's lock.
+    Gone when they leave. `is_silent` is somebody whom others have put in and who has sent nothing
+    since: that they are here says nothing about whom they know. Written by `chats.rooms` and
+    `chats.deletion`, under the chat's lock, and `is_silent` by the statement of `chats.messages`.
     """
 
     class Type(models.TextChoices):
@@ -92,6 +97,7 @@ class ChatMember(models.Model):
     user_id = models.TextField(null=True)  # noqa: DJ001  NULL: not a person
     character_id = models.TextField(null=True)  # noqa: DJ001  NULL: a person
     role = models.TextField(choices=Role, default=Role.MEMBER)
+    is_silent = models.BooleanField(default=False, db_default=False)
     joined_at = models.DateTimeField()
 
     class Meta:
@@ -147,12 +153,74 @@ class ChatMember(models.Model):
         return f"{self.role} {self.user_id or self.character_id} of {self.chat_id}"
 
 
+class ChatLeaver(models.Model):
+    """Somebody who has left a chat by themselves: nobody else can put them in again.
+
+    A row is here or in `chat_member`, never in both; a trigger sees to it. Who was taken out has
+    none. Written by `chats.rooms` and `chats.deletion`, under the chat's lock.
+    """
+
+    chat = models.ForeignKey(Chat, on_delete=models.PROTECT, db_index=False, related_name="leavers")
+    user_id = models.TextField()
+    left_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "chat_leaver"
+        default_permissions = ()
+        constraints = [
+            UniqueConstraint(name="chat_leaver_once", fields=["chat", "user_id"]),
+            CheckConstraint(
+                name="chat_leaver_user_id_shape", condition=Q(user_id__regex=ID_PATTERN)
+            ),
+        ]
+        # For those who leave for good.
+        indexes = [Index(name="chat_leaver_of_user", fields=["user_id", "chat"])]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} who left {self.chat_id}"
+
+
+class ChatAddition(models.Model):
+    """How many people were put into chats in a window of time, counted for one user.
+
+    One row for each user and kind, whose window only moves forward. Written by `chats.additions`.
+    """
+
+    class Kind(models.TextChoices):
+        BY_THEM = "by_them", "Whom they put in"
+        BY_STRANGERS = "by_strangers", "How often strangers put them in"
+
+    kind = models.TextField(choices=Kind)
+    user_id = models.TextField()
+    begins_at = models.DateTimeField()
+    people = models.BigIntegerField()
+
+    class Meta:
+        db_table = "chat_addition"
+        default_permissions = ()
+        constraints = [
+            UniqueConstraint(name="chat_addition_once", fields=["user_id", "kind"]),
+            CheckConstraint(
+                name="chat_addition_kind_known", condition=Q(kind__in=("by_them", "by_strangers"))
+            ),
+            CheckConstraint(name="chat_addition_people_positive", condition=Q(people__gt=0)),
+            CheckConstraint(
+                name="chat_addition_user_id_shape", condition=Q(user_id__regex=ID_PATTERN)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.user_id}: {self.people} since {self.begins_at}"
+
+
 class ChatMessage(models.Model):
     """One message; `seq` is where it stands in its chat.
 
     An edit takes the chat's next number, and so does a deletion, which leaves the row behind as
     a tombstone without content. `author_id` is who pushed it and who alone may edit it;
     `sender_id` is what the clients are told: the author of a `user` message, else NULL.
+    `superseded` are hashes of what it said before its edits, the newest last: one of those contents
+    that comes late is a retry (ADR 0043). Written by the statement of `chats.messages`.
     """
 
     class Role(models.TextChoices):
@@ -171,6 +239,7 @@ class ChatMessage(models.Model):
     author_id = models.TextField()
     role = models.TextField(choices=Role)
     content = models.TextField()
+    superseded = ArrayField(models.BinaryField(), null=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
     deleted_at = models.DateTimeField(null=True)
@@ -201,6 +270,13 @@ class ChatMessage(models.Model):
             CheckConstraint(
                 name="chat_message_tombstone_is_empty",
                 condition=Q(deleted_at__isnull=True) | Q(content=""),
+            ),
+            CheckConstraint(
+                name="chat_message_superseded_bounded",
+                condition=LessThanOrEqual(
+                    Func("superseded", function="cardinality", output_field=models.IntegerField()),
+                    Value(MAX_SUPERSEDED),
+                ),
             ),
         ]
 

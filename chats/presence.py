@@ -18,7 +18,7 @@ from django_redis import get_redis_connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from redis.exceptions import RedisError
 
-from airi_server.kernel import ids, instance, notify, redis
+from airi_server.kernel import ids, instance, pubsub, redis
 from chats import telemetry
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def ask() -> Presence:
     """Ask every instance and wait for the answers, `WAIT_S` at most. From synchronous code."""
     answers = redis.key("chats", "presence", ids.nanoid())
     try:
-        listening = notify.ask(TOPIC, answers=answers)
+        listening = pubsub.ask(TOPIC, answers=answers)
         found = {each.instance: each for each in _collected(answers, listening)}
     except RedisError:
         logger.warning("Unable to ask the instances for their sockets")
@@ -99,4 +99,4 @@ def _say(answers: str, tries: int) -> None:
     link.tell("EXPIRE", answers, KEPT_S)
 
 
-notify.on(TOPIC, _answer)
+pubsub.on(TOPIC, _answer)

@@ -1,4 +1,4 @@
-"""A set of numbers as few ranges: what of a chat has been delivered. Pure."""
+"""A set of numbers as few ranges: what of a chat has been delivered, or seen. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_RANGES: Final = 64
+
+Range = tuple[int, int]
 
 
 class Ranges:
@@ -17,7 +19,10 @@ class Ranges:
     __slots__ = ("_ranges",)
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []
+        self._ranges: list[Range] = []
+
+    def __iter__(self) -> Iterator[Range]:
+        return iter(self._ranges)
 
     def add(self, first: int, last: int) -> None:
         ranges = self._ranges
@@ -47,7 +52,7 @@ class Ranges:
                 kept.append((max(low, last + 1), high))
         self._ranges = sorted(set(kept))
 
-    def missing(self, head: int) -> Iterator[tuple[int, int]]:
+    def missing(self, head: int) -> Iterator[Range]:
         """Yield the ranges from 1 to `head` that are not in the set, the highest first."""
         upper = head
         for low, high in reversed(self._ranges):

@@ -1,7 +1,8 @@
 """Chats themselves: made, listed, renamed, deleted, and who is in them.
 
 Whatever changes the members holds the chat's lock, so that a send delivers to those who are in
-the chat at its commit and to nobody else.
+the chat at its commit and to nobody else. Whoever leaves comes back by themselves or not at all
+(ADR 0030).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from airi_server.kernel import ids
-from airi_server.kernel.errors import Conflict, InvalidRequest
-from chats import membership
-from chats.membership import NotAllowed, is_id
-from chats.models import Chat, ChatMember
+from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest
+from chats import additions, fanout, membership, options, telemetry
+from chats.membership import NotAllowed, NotAMember, is_id
+from chats.models import Chat, ChatLeaver, ChatMember
 
-MAX_MEMBERS: Final = 1000
+MAX_MEMBERS: Final = options.MAX_MEMBERS
 MAX_LISTED: Final = 500
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,6 +32,13 @@ class ChatExists(Conflict):
 
 class TooManyMembers(Conflict):
     """The chat has as many members as any may have."""
+
+
+class HasLeft(Forbidden):
+    """They left this chat by themselves, and only they can come back."""
+
+    def __init__(self) -> None:
+        super().__init__("They left this chat: only they can come back to it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +77,15 @@ def create(
 
     Raises:
         ChatExists: There is or was a chat with this id.
-        TooManyMembers: More than `MAX_MEMBERS` with the caller.
+        TooManyMembers: More than a chat may have with the caller.
+        StrangersKeptOut, TooManyAdditions: Refused (`chats.additions`).
         InvalidRequest: A member names nobody.
     """
     for someone in members:
         someone.ensure_named()
     others = dict.fromkeys(one for one in members if one.user_id != caller)
-    if len(others) >= MAX_MEMBERS:
-        raise TooManyMembers(f"A chat may have {MAX_MEMBERS} members.")
+    if others:
+        _ensure_room(len(others) + 1)
     chat = Chat(
         id=chat_id or ids.nanoid(),
         type=type,
@@ -87,9 +96,12 @@ def create(
     )
     try:
         with transaction.atomic():
+            # First: a client that repeats itself is told that the chat is there.
             chat.save(force_insert=True)
+            people = [one.user_id for one in others if one.user_id is not None]
+            additions.count(caller=caller, user_ids=people, at=at)
             owner = _row(chat, Someone("user", caller), at, role=ChatMember.Role.OWNER)
-            ChatMember.objects.bulk_create([owner, *(_row(chat, one, at) for one in others)])
+            ChatMember.objects.bulk_create([owner, *(_guest(chat, one, at) for one in others)])
     except IntegrityError as error:
         if "chat_pkey" in str(error):
             raise ChatExists("There is already a chat with this id.") from error
@@ -146,6 +158,8 @@ def rename(*, caller: str, chat_id: str, title: str | None, at: datetime) -> Cha
 def delete(*, caller: str, chat_id: str, at: datetime) -> Chat:
     """Delete the chat for everybody; only its owner may. Nothing can be read or sent after.
 
+    The members' clients are told with the commit.
+
     Raises:
         ChatNotFound, NotAMember, NotAllowed: Refused.
     """
@@ -155,33 +169,64 @@ def delete(*, caller: str, chat_id: str, at: datetime) -> Chat:
             raise NotAllowed("Only its owner may delete a chat.")
         chat.deleted_at = chat.updated_at = at
         chat.save(update_fields=["deleted_at", "updated_at"])
+        fanout.publish_deletion(chat)
     return chat
 
 
 def add_member(*, caller: str, chat_id: str, someone: Someone, at: datetime) -> ChatMember:
     """Put somebody in; owners and admins may. Who is in already stays as they are.
 
+    Whoever names themselves comes back to a chat that they left.
+
     Raises:
         ChatNotFound, NotAMember, NotAllowed: Refused.
+        HasLeft: They left by themselves.
         TooManyMembers: The chat is full.
+        StrangersKeptOut, TooManyAdditions: Refused (`chats.additions`).
         InvalidRequest: It names nobody.
     """
     someone.ensure_named()
+    if someone.user_id == caller:
+        return _come_back(caller, chat_id, at)
     with transaction.atomic():
         chat, member = membership.of_caller(caller=caller, chat_id=chat_id, lock=True)
         membership.ensure_manager(member)
-        everybody = ChatMember.objects.filter(chat=chat)
-        there = everybody.filter(
-            member_type=someone.type, user_id=someone.user_id, character_id=someone.character_id
+        there = ChatMember.objects.filter(
+            chat=chat,
+            member_type=someone.type,
+            user_id=someone.user_id,
+            character_id=someone.character_id,
         )
         known = there.order_by("id").first()
         if known is not None:
             return known
-        if everybody.count() >= MAX_MEMBERS:
-            raise TooManyMembers(f"A chat may have {MAX_MEMBERS} members.")
-        added = _row(chat, someone, at)
+        if ChatLeaver.objects.filter(chat=chat, user_id=someone.user_id).exists():
+            telemetry.addition_refused("left")
+            raise HasLeft
+        _ensure_room(ChatMember.objects.filter(chat=chat).count() + 1)
+        if someone.user_id is not None:
+            additions.count(caller=caller, user_ids=[someone.user_id], at=at)
+        added = _guest(chat, someone, at)
         added.save(force_insert=True)
     return added
+
+
+def _come_back(caller: str, chat_id: str, at: datetime) -> ChatMember:
+    """Put a caller in who has left, as an ordinary member; as the owner if nobody owns the chat."""
+    with transaction.atomic():
+        chat = membership.live_chat(chat_id, lock=True)
+        everybody = ChatMember.objects.filter(chat=chat)
+        known = everybody.filter(user_id=caller).order_by("id").first()
+        if known is not None:
+            return known
+        if not ChatLeaver.objects.filter(chat=chat, user_id=caller).delete()[0]:
+            raise NotAMember
+        _ensure_room(everybody.count() + 1)
+        is_owned = everybody.filter(role=ChatMember.Role.OWNER).exists()
+        role = ChatMember.Role.MEMBER if is_owned else ChatMember.Role.OWNER
+        returned = _row(chat, Someone("user", caller), at, role=role)
+        returned.save(force_insert=True)
+    return returned
 
 
 def set_role(*, caller: str, chat_id: str, member_id: str, role: str) -> ChatMember:
@@ -207,8 +252,9 @@ def set_role(*, caller: str, chat_id: str, member_id: str, role: str) -> ChatMem
 def remove_member(*, caller: str, chat_id: str, member_id: str) -> ChatMember:
     """Take a member out: oneself always, others as owner or admin, the owner never.
 
-    When the owner leaves, the oldest admin takes over, else the oldest user. The row that is
-    returned is not stored any more.
+    When the owner leaves, the oldest admin takes over, else the oldest user. Whoever leaves by
+    themselves is not put in again by others; whoever was taken out may be. The row that is returned
+    is not stored any more.
 
     Raises:
         ChatNotFound, NotAMember, MemberNotFound, NotAllowed: Refused.
@@ -221,7 +267,28 @@ def remove_member(*, caller: str, chat_id: str, member_id: str) -> ChatMember:
             if other.role == ChatMember.Role.OWNER:
                 raise NotAllowed("The owner cannot be removed.")
         membership.leave(other)
+        if other.pk == member.pk:
+            ChatLeaver.objects.create(chat=chat, user_id=caller)
     return other
+
+
+def _ensure_room(members: int) -> None:
+    """Let a chat have so many members.
+
+    Raises:
+        TooManyMembers: It may have fewer.
+    """
+    most = min(MAX_MEMBERS, options.CHAT_MEMBERS.read())
+    if members > most:
+        telemetry.addition_refused("full")
+        raise TooManyMembers(f"A chat may have {most:,} members.")
+
+
+def _guest(chat: Chat, someone: Someone, at: datetime) -> ChatMember:
+    """Return the row of somebody whom another user puts in."""
+    guest = _row(chat, someone, at)
+    guest.is_silent = someone.user_id is not None
+    return guest
 
 
 def _row(

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import datetime
 from typing import Final
 
 import orjson
 from django_redis import get_redis_connection
+from redis import Redis
 from redis.exceptions import RedisError
 
-from accounts.standings import Caller
+from accounts.revalidation import Caller
 from airi_server.kernel import ids, redis
-from airi_server.kernel.errors import Unavailable
+from airi_server.kernel.errors import TooManyRequests, Unavailable
+from chats import options
 
 PREFIX: Final = "wst_"
 LENGTH: Final = 43
 KEEP_S: Final = 30
 PAUSE_S: Final = 0.05
 TRIES: Final = 20
+
+
+class TooManyTickets(TooManyRequests):
+    """As many as a key may have sockets were made while one is good."""
 
 
 class TicketsAway(Unavailable):
@@ -33,19 +40,36 @@ def is_ticket(token: str) -> bool:
     return token.startswith(PREFIX)
 
 
-def issue(caller: Caller) -> str:
-    """Return a new ticket for a caller.
+def issue(caller: Caller, *, at: datetime) -> str:
+    """Return a new ticket for a caller; no more than they may have sockets while one is good.
 
     Raises:
         TicketsAway: Nothing was made.
+        TooManyTickets: The key has been given so many.
     """
     ticket = PREFIX + ids.base62(LENGTH)
     facts = orjson.dumps([caller.user_id, caller.api_key_id])
+    store, limit = get_redis_connection("default"), options.CHAT_SOCKETS_PER_KEY.read()
     try:
-        get_redis_connection("default").set(_key(ticket), facts, ex=KEEP_S)
+        if limit and _counted(store, caller, at) > limit:
+            raise TooManyTickets(
+                f"At most {limit:,} tickets are made for a key in {KEEP_S} seconds.",
+                retry_after_s=KEEP_S - int(at.timestamp()) % KEEP_S,
+            )
+        store.set(_key(ticket), facts, ex=KEEP_S)
     except RedisError:
         raise TicketsAway("Tickets are not available right now.", retry_after_s=1) from None
     return ticket
+
+
+def _counted(store: Redis, caller: Caller, at: datetime) -> int:
+    """Count a ticket in the window that is running, and return how many there are in it."""
+    window = str(int(at.timestamp()) // KEEP_S)
+    name = redis.key("ws-tickets", caller.api_key_id, window)
+    with store.pipeline() as pipe:
+        pipe.incr(name)
+        pipe.expire(name, 2 * KEEP_S)
+        return int(pipe.execute()[0])
 
 
 async def redeem(ticket: str, *, address: str) -> Caller | None:

@@ -9,9 +9,9 @@ from django.db import transaction
 from django.db.models import Q
 
 from airi_server.kernel.errors import Conflict, InvalidRequest
-from chats.characters import ownership, parts, portraits, telemetry
+from chats.characters import children, ownership, portraits, telemetry
+from chats.characters.children import Parts
 from chats.characters.models import Character
-from chats.characters.parts import Parts
 from chats.characters.portraits import Portrait
 
 MAX_PER_USER: Final = 1000
@@ -46,7 +46,7 @@ def create(*, caller: str, at: datetime, fields: Fields, given: Parts) -> Portra
         character = Character.objects.create(
             owner_id=caller, creator_id=caller, created_at=at, updated_at=at, **fields
         )
-        parts.replace(character, given, at=at)
+        children.replace(character, given, at=at)
         portrait = _whole(character, caller)
     telemetry.CREATED.add(1)
     return portrait
@@ -101,7 +101,7 @@ def change(
             setattr(character, column, value)
         character.updated_at = at
         character.save(update_fields=["updated_at", *fields])
-        parts.replace(character, given, at=at)
+        children.replace(character, given, at=at)
         return _whole(character, caller)
 
 

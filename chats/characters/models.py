@@ -122,7 +122,7 @@ class Capability(Part):
     """What a character can do and through whom.
 
     `sealed_config` holds the owner's keys and is only opened for the owner
-    (`chats.characters.seals`).
+    (`chats.characters.encryption`).
     """
 
     class Type(models.TextChoices):
@@ -143,6 +143,9 @@ class Capability(Part):
         constraints = [
             UniqueConstraint(
                 name="character_capability_position_uniq", fields=["character", "position"]
+            ),
+            CheckConstraint(
+                name="character_capability_position_not_negative", condition=Q(position__gte=0)
             ),
             CheckConstraint(
                 name="character_capability_type_known",
@@ -180,6 +183,9 @@ class AvatarModel(Part):
                 name="character_avatar_model_position_uniq", fields=["character", "position"]
             ),
             CheckConstraint(
+                name="character_avatar_model_position_not_negative", condition=Q(position__gte=0)
+            ),
+            CheckConstraint(
                 name="character_avatar_model_type_known",
                 condition=Q(type__in=("vrm", "live2d", "spine")),
             ),
@@ -204,6 +210,9 @@ class Translation(Part):
         db_table = "character_i18n"
         constraints = [
             UniqueConstraint(name="character_i18n_position_uniq", fields=["character", "position"]),
+            CheckConstraint(
+                name="character_i18n_position_not_negative", condition=Q(position__gte=0)
+            ),
             CheckConstraint(
                 name="character_i18n_tags_are_few", condition=Q(tags__len__lte=MAX_TAGS)
             ),
@@ -233,6 +242,9 @@ class Prompt(Part):
         constraints = [
             UniqueConstraint(
                 name="character_prompt_position_uniq", fields=["character", "position"]
+            ),
+            CheckConstraint(
+                name="character_prompt_position_not_negative", condition=Q(position__gte=0)
             ),
             CheckConstraint(
                 name="character_prompt_type_known",

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Prefetch, prefetch_related_objects
 
 from airi_server.kernel import resources, sealing
-from chats.characters import seals
+from chats.characters import encryption
 from chats.characters.models import (
     AvatarModel,
     Capability,
@@ -109,7 +109,7 @@ def _configs(character: Character) -> dict[str, Mapping[str, Any]]:
     opened = {}
     for capability in character.capabilities.all():
         try:
-            config = seals.open_sealed(
+            config = encryption.open_sealed(
                 capability.sealed_config, character_id=character.pk, capability_id=capability.pk
             )
         except sealing.CannotOpen as refusal:

@@ -9,7 +9,7 @@ from typing import Final
 from django.db import transaction
 
 from airi_server.kernel import sealing
-from chats.characters import seals
+from chats.characters import encryption
 from chats.characters.models import Capability
 
 BATCH: Final = 500
@@ -17,7 +17,10 @@ BATCH: Final = 500
 
 @dataclass
 class Resealing:
-    """`counts` are by master key id, afterwards; `unopened` names what was left as it was."""
+    """`counts` are by master key id, afterwards; `unopened` names what was left as it was.
+
+    In a dry run `sealed_again` is how many would be, and the counts are as they were.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     sealed_again: int = 0
@@ -45,21 +48,21 @@ def _batch_after(last: str, found: Resealing, *, dry_run: bool) -> str:
         rows = Capability.objects.filter(pk__in=ids).order_by("pk")
         # What its owner replaces meanwhile is gone by then, and sealed anew.
         for capability in rows if dry_run else rows.select_for_update(no_key=True):
-            if not dry_run:
-                _reseal(capability, found)
+            _reseal(capability, found, dry_run=dry_run)
             found.counts[sealing.key_id_of(capability.sealed_config)] += 1
     return ids[-1] if ids else ""
 
 
-def _reseal(capability: Capability, found: Resealing) -> None:
+def _reseal(capability: Capability, found: Resealing, *, dry_run: bool) -> None:
     if sealing.key_id_of(capability.sealed_config) == sealing.master_keys().current.id:
         return
     place = {"character_id": capability.character_id, "capability_id": capability.pk}
     try:
-        config = seals.open_sealed(capability.sealed_config, **place)
+        config = encryption.open_sealed(capability.sealed_config, **place)
     except sealing.CannotOpen:
         found.unopened.append(f"capability {capability.pk} of character {capability.character_id}")
         return
-    capability.sealed_config = seals.seal(config, **place)
-    capability.save(update_fields=["sealed_config"])
     found.sealed_again += 1
+    if not dry_run:
+        capability.sealed_config = encryption.seal(config, **place)
+        capability.save(update_fields=["sealed_config"])

@@ -3,8 +3,8 @@
 -- In:     chat_id text; author_id text, null for everybody's; message_id text, null for all of
 --         them; page int (the most rows at once); at timestamptz
 -- Out:    the new number of each tombstone
--- Rule:   a tombstone has no content and takes the chat's next number, in the old order; what is
---         one already is left alone
+-- Rule:   a tombstone has no content, nor the hashes of former ones, and takes the chat's next
+--         number, in the old order; what is one already is left alone
 -- Locks:  the caller holds the chat row since an earlier statement of this transaction
 -- Twin:   tests/chats/test_deletion.py
 WITH doomed AS (
@@ -22,7 +22,8 @@ WITH doomed AS (
     RETURNING c.last_seq - (SELECT count(*) FROM doomed) AS head
 )
 UPDATE chat_message m
-SET seq = n.head + d.place, content = '', deleted_at = %(at)s, updated_at = %(at)s
+SET seq = n.head + d.place, content = '', superseded = NULL, deleted_at = %(at)s,
+    updated_at = %(at)s
 FROM doomed d, numbered n
 WHERE m.id = d.id
 RETURNING m.seq

@@ -1,16 +1,23 @@
 -- send_messages.sql: append and edit messages for a batch of calls, in one round trip.
 --
 -- In:     p_calls json array, one object a call, in order of arrival: chat_id, user_id text,
---         messages: array of id, role, content text; no id twice in one call
+--         messages: array of id, role, content text; no id twice in one call; known: array of
+--         [from, to], the numbers of the chat that the calling socket has been sent. Without it, as
+--         from an instance of the release before, the socket counts as knowing everything
 --         p_chats text[], every chat of the batch once
 -- Out:    one row a call, in any order: ord (from 1), outcome, at_id, seq, from_seq, to_seq, members
 --         sent          members: the user ids at this commit; seq: the highest number among the
 --                       call's messages; from_seq..to_seq: what was handed out, empty for a resend
+--         late          the same, but at least one content was an old one and was left alone
 --         no_chat | no_member
 --         other_chat    at_id belongs to a message of another chat (null: it was taken meanwhile)
 --         other_author  at_id belongs to somebody else's message
 -- Rule:   new ids in order, then changed contents in order, each takes the chat's next number. The
---         same content again and a deleted message are left alone. A refused call does nothing.
+--         same content again and a deleted message are left alone, and so is a late retry: a
+--         content that was edited away, from a socket that has not been sent the number of what
+--         stands now. From one that has, it is an edit back. The newest 32 contents that were
+--         edited away are known, by the first half of their SHA-256; one that is older is an edit.
+--         A refused call does nothing. Whoever sends something new is not silent any more.
 -- Locks:  chat rows in id order, FOR NO KEY UPDATE. Whoever numbers or changes members holds this
 --         lock, so numbers are dense, become visible in order, and members are those at the commit.
 -- Plans:  every look-up is a sub-select for one row: a join that was planned while the table was
@@ -36,14 +43,16 @@ DECLARE
     v_elsewhere text;
     v_foreign text;
     v_now timestamptz;
+    v_hash bytea;
+    v_past bytea[];
 BEGIN
     PERFORM 1 FROM chat r WHERE r.id = ANY (p_chats) AND r.deleted_at IS NULL
     ORDER BY r.id FOR NO KEY UPDATE;
 
     FOR c IN
         SELECT r.* FROM ROWS FROM (json_to_recordset(p_calls) AS (
-            chat_id text, user_id text, messages json
-        )) WITH ORDINALITY AS r (chat_id, user_id, messages, position)
+            chat_id text, user_id text, messages json, known json
+        )) WITH ORDINALITY AS r (chat_id, user_id, messages, known, position)
     LOOP
         ord := c.position;
         at_id := NULL; seq := NULL; from_seq := NULL; to_seq := NULL; members := NULL;
@@ -91,19 +100,32 @@ BEGIN
             outcome := 'other_chat'; RETURN NEXT; CONTINUE;
         END IF;
 
+        outcome := 'sent';
         to_seq := v_head + v_added;
         FOR e IN
-            SELECT n.id, n.content
+            SELECT n.id, n.content, m.seq, m.content AS stands, m.superseded
             FROM ROWS FROM (json_to_recordset(c.messages) AS (id text, content text))
             WITH ORDINALITY AS n (id, content, position)
             CROSS JOIN LATERAL (
-                SELECT x.content, x.deleted_at FROM chat_message x WHERE x.id = n.id LIMIT 1
+                SELECT x.seq, x.content, x.superseded, x.deleted_at
+                FROM chat_message x WHERE x.id = n.id LIMIT 1
             ) AS m
             WHERE m.deleted_at IS NULL AND m.content <> n.content
             ORDER BY n.position
         LOOP
+            v_hash := substring(sha256(convert_to(e.content, 'UTF8')) FOR 16);
+            IF v_hash = ANY (coalesce(e.superseded, '{}')) AND NOT coalesce((
+                SELECT bool_or(e.seq BETWEEN (k.range ->> 0)::bigint AND (k.range ->> 1)::bigint)
+                FROM json_array_elements(c.known) AS k (range)
+            ), c.known IS NULL) THEN
+                outcome := 'late'; CONTINUE;
+            END IF;
             to_seq := to_seq + 1;
-            UPDATE chat_message m SET seq = to_seq, content = e.content, updated_at = v_now
+            v_past := array_remove(e.superseded, v_hash)
+                   || substring(sha256(convert_to(e.stands, 'UTF8')) FOR 16);
+            UPDATE chat_message m
+            SET seq = to_seq, content = e.content, updated_at = v_now,
+                superseded = v_past[cardinality(v_past) - 31:]
             WHERE m.id = e.id;
         END LOOP;
 
@@ -111,11 +133,12 @@ BEGIN
         IF to_seq > v_head THEN
             UPDATE chat r SET last_seq = to_seq, updated_at = greatest(r.updated_at, v_now)
             WHERE r.id = c.chat_id;
+            UPDATE chat_member m SET is_silent = false
+            WHERE m.chat_id = c.chat_id AND m.user_id = c.user_id AND m.is_silent;
         END IF;
         SELECT coalesce(max(m.seq), to_seq) INTO seq
         FROM json_to_recordset(c.messages) AS n (id text)
         CROSS JOIN LATERAL (SELECT x.seq FROM chat_message x WHERE x.id = n.id LIMIT 1) AS m;
-        outcome := 'sent';
         RETURN NEXT;
     END LOOP;
 END $$;

@@ -89,24 +89,45 @@ STRANGE = {
         '{"a":' * 100_000,
         '{"type":"x","payload":{"body":NaN}}',
         r'{"type":"x","payload":{"body":"\ud800"',
-        r'{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":"\ud800"}}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":"%s"}}}' % ("x" * 257),
     ],
     "ignored": [
         '{"payload":{}}',
         '{"type":"unknown","payload":{}}',
         '{"type":7,"payload":{}}',
         '{"type":"Xk2ndmqTUDPyLvK8","payload":{"id":"Xk2ndmqTUDPyLvK8","body":{"url":"ws://x"}}}',
-        '{"type":"chat:pull-messages-send","payload":{}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":null}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":[]}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":{"content":{}}}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":""}}}',
-        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":7}}}',
         '{"type":"chat:pull-messages-send-abort","payload":{"body":{"invokeId":"x"}}}',
         '{"type":"chat:send-messages-send-stream-end","payload":{"body":{"invokeId":"x"}}}',
         '{"type":"chat:new-messages","payload":{"body":{}}}',
         '{"deliveryId":"x","hopsRemaining":0,"eventa":{"id":"x"}}',
+        '{"type":"chat:nothing-send","payload":{"body":{"content":{}}}}',
+        '{"type":"chat:nothing-send","payload":{"body":null}}',
+        '{"type":"chat:nothing-send-abort","payload":{"body":{"invokeId":"x"}}}',
+    ],
+    # Asks for an answer that can be found by nothing.
+    "nameless": [
+        '{"type":"chat:pull-messages-send","payload":{}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":null}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":[]}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":"x"}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":{"content":{}}}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":{}}}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":["x"]}}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":9007199254740992}}}',
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":1e300}}}',
+        r'{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":"\ud800"}}}',
+        r'{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":%s,"x":"\ud800"}}}'
+        % ("9" * 30),
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":"%s"}}}' % ("x" * 257),
+        '{"type":"chat:pull-messages-send","payload":{"body":{"invokeId":"%s"}}}' % ("x" * 900_000),
+        '{"type":"chat:nothing-send","payload":{"body":{"invokeId":[]}}}',
+        '{"type":"%s-send","payload":{"body":{"invokeId":"x"}}}' % ("x" * 257),
+        r'{"type":"\ud800-send","payload":{"body":{"invokeId":"x"}}}',
         '{"deliveryId":"x","hopsRemaining":0,"eventa":{"id":"chat:pull-messages-send"}}',
     ],
 }
+
+ODD_IDS = {
+    '""': "", "7": "7", "-1.5": "-1.5", "9007199254740991": "9007199254740991",
+    "true": "true", "false": "false", "null": "null",
+}  # fmt: skip
+"""An `invokeId` that is no name, as JSON, and as JavaScript writes it into the id of an event."""

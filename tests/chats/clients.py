@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 from airi_server.kernel import ids
-from chats import protocol
+from chats.sockets import protocol
 
 _numbers = itertools.count(1)
 

@@ -1,7 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import psycopg
 import pytest_asyncio
 
 from airi_server.kernel import database, redis
@@ -9,7 +8,6 @@ from airi_server.kernel.threads import in_thread
 from tests.chats.clients import Client, envelope_a
 from tests.factories import accounts as make_account
 from tests.factories import chats as make
-from tests.fakes.proxy import SilentProxy
 
 
 @pytest_asyncio.fixture
@@ -74,14 +72,3 @@ async def people(served) -> AsyncIterator[People]:
     made = People(served)
     yield made
     await made.leave()
-
-
-@pytest_asyncio.fixture
-async def database_line(transactional_db, monkeypatch):
-    """The hot path's way to PostgreSQL, which can be cut. Name it before whatever opens the way."""
-    conninfo = database._conninfo()
-    target = psycopg.conninfo.conninfo_to_dict(conninfo)
-    async with SilentProxy(str(target["host"]), int(target["port"] or 5432)) as line:
-        through = psycopg.conninfo.make_conninfo(conninfo, host="127.0.0.1", port=str(line.port))
-        monkeypatch.setattr(database, "_conninfo", lambda: through)
-        yield line

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from chats import protocol
+from chats.sockets import protocol
 
 
 def check(frame: dict[str, Any]) -> str:

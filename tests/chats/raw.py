@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from airi_server.connections import Sockets
+from airi_server.web.http_protocols import WebSocketProtocol
 
 TEXT, PING = 1, 9
 CONTINUED = 0
@@ -89,8 +89,8 @@ async def opened(base_url: str, path: str) -> AsyncIterator[Peer]:
         yield peer
 
 
-def kept() -> list[Sockets]:
+def kept() -> list[WebSocketProtocol]:
     """Return what this process keeps of connections that have not ended yet."""
     # Not isinstance, which would wake the lazy objects of other tests.
-    found = [each for each in gc.get_objects() if issubclass(type(each), Sockets)]
+    found = [each for each in gc.get_objects() if issubclass(type(each), WebSocketProtocol)]
     return [each for each in found if not each.disconnected]

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from airi_server.runtime.audit import AuditEntry
-from chats import chat_actions, deletion
+from chats import deletion, rooms
+from chats.admin import chats
 from chats.characters.models import AvatarModel, Capability, Character, Prompt
 from chats.models import Chat, ChatMessage
 from tests.airi_server.console import staff
@@ -53,8 +54,22 @@ class TestPageOfAChat:
             assert fact in page
         assert "words" not in page
 
+    def test_says_who_left_by_themselves_and_who_was_only_put_in(self, client, room, mio):
+        staff(client, "chats.view_chat")
+        before = client.get(url("chat_change", room.pk)).content.decode()
+        ria = make.member(room, "ria")
+        rooms.remove_member(caller="ria", chat_id=room.pk, member_id=ria.pk)
+
+        answer = client.get(url("chat_change", room.pk))
+
+        assert "has sent nothing since" in before
+        assert "Left by themselves" not in before
+        ((leaver, email, _),) = answer.context["leavers"]
+        assert (leaver.user_id, email) == ("ria", "")
+        assert "Left by themselves" in answer.content.decode()
+
     def test_counts_no_further_than_that_is_quick(self, client, room, monkeypatch):
-        monkeypatch.setattr(chat_actions, "MAX_COUNTED", 2)
+        monkeypatch.setattr(chats, "MAX_COUNTED", 2)
         staff(client, "chats.view_chat")
 
         answer = client.get(url("chat_change", room.pk))
@@ -183,7 +198,7 @@ class TestDeletingAChat:
 
     def test_of_a_long_one_goes_on_with_the_next_press(self, client, room, monkeypatch):
         monkeypatch.setattr(deletion, "BATCH", 1)
-        monkeypatch.setattr(chat_actions, "MAX_EMPTIED", 1)
+        monkeypatch.setattr(chats, "MAX_EMPTIED", 1)
         first = client.post(url("chat_remove", room.pk), WHY, follow=True).content.decode()
         deleted_at = Chat.objects.get(pk=room.pk).deleted_at
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from airi_server.runtime import options
 from tests.factories import accounts, chats
 
 pytestmark = pytest.mark.django_db
@@ -185,6 +186,48 @@ class TestMembers:
         assert call("DELETE", path).json() == {**member, "role": "admin"}
         gone = call("DELETE", path)
         assert (gone.status_code, gone.json()["message"]) == (404, "Member not found")
+
+    def test_who_leave_are_put_in_again_by_nobody_but_themselves(self, call, ria):
+        mio = accounts.user()
+        theirs = accounts.api_key(owner=mio)[1]
+        member = {"type": "user", "userId": mio.pk}
+        call("POST", body={"id": "c2", "members": [member]})
+        (path,) = (
+            f"/c2/members/{one['id']}"
+            for one in call("GET", "/c2").json()["members"]
+            if one["userId"] == mio.pk
+        )
+        assert call("DELETE", path, token=theirs).status_code == 200
+
+        refused = call("POST", "/c2/members", member)
+        returned = call("POST", "/c2/members", member, token=theirs)
+
+        assert (refused.status_code, refused.json()["error"]) == (403, "FORBIDDEN")
+        assert (returned.status_code, returned.json()["role"]) == (200, "member")
+        assert call("GET", token=theirs).json()["chats"][0]["id"] == "c2"
+
+    def test_are_put_into_few_chats_by_strangers(self, call):
+        """As it was done: 150 chats in two seconds, each with the same person."""
+        mio = accounts.user()
+        theirs = accounts.api_key(owner=mio)[1]
+        body = {"members": [{"type": "user", "userId": mio.pk}]}
+
+        answers = [call("POST", body=body) for _ in range(50)]
+
+        assert [answer.status_code for answer in answers] == [201] * 20 + [429] * 30
+        refused = answers[-1]
+        assert (refused.json()["error"], refused.json()["details"]) == (
+            "TOO_MANY_REQUESTS", {"userId": mio.pk}
+        )  # fmt: skip
+        assert 1 <= int(refused.headers["Retry-After"]) <= 86_400
+        assert len(call("GET", token=theirs).json()["chats"]) == 20
+
+    def test_are_put_in_by_no_stranger_where_the_operator_says_so(self, call, room):
+        options.put("CHAT_STRANGERS", False, by="op", at=chats.NOW)
+        zoe = {"type": "user", "userId": "zoe"}
+
+        for answer in (call("POST", "/c1/members", zoe), call("POST", body={"members": [zoe]})):
+            assert (answer.status_code, answer.json()["error"]) == (403, "FORBIDDEN")
 
     @pytest.mark.parametrize(
         "body", [{"type": "user"}, {"type": "bot"}, {"type": "user", "characterId": "a"}, {}]

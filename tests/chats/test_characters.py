@@ -6,7 +6,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from airi_server.kernel.errors import InvalidRequest
-from chats.characters import characters, parts
+from chats.characters import characters, children
 from chats.characters.characters import TooManyCharacters
 from chats.characters.models import (
     AvatarModel,
@@ -145,6 +145,10 @@ class TestConstraints:
             ("character_i18n_tags_are_few", Translation, {"tags": ["t"] * 51}),
             ("character_i18n_position_uniq", Translation, {"position": 0}),
             ("character_prompt_type_known", Prompt, {"type": "x"}),
+            ("character_prompt_position_not_negative", Prompt, {"position": -1}),
+            ("character_avatar_model_position_not_negative", AvatarModel, {"position": -1}),
+            ("character_i18n_position_not_negative", Translation, {"position": -1}),
+            ("character_capability_position_not_negative", Capability, {"position": -1}),
             ("character_like_user_id_shape", Like, {"user_id": "a b"}),
             ("character_bookmark_user_id_shape", Bookmark, {"user_id": "a b"}),
         ],
@@ -158,7 +162,7 @@ class TestConstraints:
             "avatar_models": [{"name": "", "type": "vrm", "description": "", "config": {}}],
             "prompts": [{"language": "en", "type": "system", "content": ""}],
         }
-        parts.replace(character, given, at=make.NOW)
+        children.replace(character, given, at=make.NOW)
 
         refuses(constraint, lambda: model.objects.update(**columns))
 

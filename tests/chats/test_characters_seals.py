@@ -8,7 +8,7 @@ from django.db import connection
 
 from airi_server.api import api
 from airi_server.kernel import sealing
-from chats.characters import characters, portraits, seals
+from chats.characters import characters, encryption, portraits
 from chats.characters.models import Capability
 from tests.chats.test_characters_api import Caller
 from tests.factories import characters as make
@@ -34,43 +34,55 @@ def tables():
 
 class TestSeal:
     def test_opens_for_the_same_capability_only(self):
-        sealed = seals.seal("klüch", **IDS)
+        sealed = encryption.seal("klüch", **IDS)
 
-        assert seals.open_sealed(sealed, **IDS) == "klüch"
-        assert seals.seal("klüch", **IDS) != sealed
+        assert encryption.open_sealed(sealed, **IDS) == "klüch"
+        assert encryption.seal("klüch", **IDS) != sealed
         for other in ({"character_id": "c2"}, {"capability_id": "p2"}):
             with pytest.raises(sealing.CannotOpen):
-                seals.open_sealed(sealed, **{**IDS, **other})
+                encryption.open_sealed(sealed, **{**IDS, **other})
         with pytest.raises(sealing.CannotOpen):
-            seals.open_sealed(sealed, character_id="c1p", capability_id="1")
+            encryption.open_sealed(sealed, character_id="c1p", capability_id="1")
+
+    def test_leaves_nothing_in_the_buffer_it_was_opened_in(self, monkeypatch):
+        lent, opened = [], sealing.open_sealed
+
+        def open_sealed(sealed, **words):
+            lent.append(opened(sealed, **words))
+            return lent[-1]
+
+        monkeypatch.setattr(sealing, "open_sealed", open_sealed)
+
+        assert encryption.open_sealed(encryption.seal("key", **IDS), **IDS) == "key"
+        assert lent == [bytearray(3)]
 
     def test_refuses_a_change_of_any_character(self):
-        sealed = seals.seal("key", **IDS)
+        sealed = encryption.seal("key", **IDS)
         for n, letter in enumerate(sealed):
             changed = sealed[:n] + ("A" if letter != "A" else "B") + sealed[n + 1 :]
             with pytest.raises(sealing.CannotOpen):
-                seals.open_sealed(changed, **IDS)
+                encryption.open_sealed(changed, **IDS)
 
     @pytest.mark.parametrize(
         "text", ["", "v2", "v2.....", "v1.a.b.c", "v2.0.a.b.c.d", "v2.é.é.é.é.é", "." * 9]
     )
     def test_refuses_what_is_none_of_ours(self, text):
         with pytest.raises(sealing.CannotOpen):
-            seals.open_sealed(text, **IDS)
+            encryption.open_sealed(text, **IDS)
 
     def test_opens_under_the_previous_master_key_until_it_goes(self, settings):
         old = settings.LLM_ROUTER_MASTER_KEY
-        sealed = seals.seal("key", **IDS)
+        sealed = encryption.seal("key", **IDS)
         settings.LLM_ROUTER_MASTER_KEY = OTHER_MASTER
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = old
 
-        assert seals.open_sealed(sealed, **IDS) == "key"
+        assert encryption.open_sealed(sealed, **IDS) == "key"
         settings.LLM_ROUTER_MASTER_KEY_PREVIOUS = ""
         with pytest.raises(sealing.CannotOpen):
-            seals.open_sealed(sealed, **IDS)
+            encryption.open_sealed(sealed, **IDS)
 
     def test_does_not_open_as_a_providers_key(self):
-        ours = seals.seal("key", **IDS)
+        ours = encryption.seal("key", **IDS)
 
         with pytest.raises(sealing.CannotOpen):
             sealing.open_sealed(ours, purpose=sealing.PROVIDER_KEY, owner="c1", name="p1")

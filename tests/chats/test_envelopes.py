@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airi_server.kernel.errors import NotFound
-from chats import envelopes, protocol
-from chats.envelopes import Malformed
-from tests.chats.captured import ERROR_FRAMES, EVENTS, REQUESTS, STRANGE
+from chats.sockets import envelopes, protocol
+from chats.sockets.envelopes import MalformedFrame, Uncallable
+from tests.chats.captured import ERROR_FRAMES, EVENTS, ODD_IDS, REQUESTS, STRANGE
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+)
 
 
 def request_in(text):
-    return envelopes.request_in(envelopes.read(text))
+    return envelopes.request_in(envelopes.read(text), protocol.CALLS)
 
 
 class TestRead:
@@ -37,7 +42,7 @@ class TestRead:
     @pytest.mark.parametrize("text", STRANGE["malformed"])
     def test_refuses_what_is_no_envelope(self, text):
         """Case 124."""
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedFrame):
             request_in(text)
 
     @pytest.mark.parametrize("text", STRANGE["ignored"])
@@ -45,13 +50,50 @@ class TestRead:
         """Case 125."""
         assert request_in(text) is None
 
+    @pytest.mark.parametrize("text", STRANGE["nameless"])
+    def test_knows_what_asks_for_an_answer_that_cannot_be_found(self, text):
+        with pytest.raises(Uncallable) as odd:
+            request_in(text)
+
+        frame = orjson.loads(envelopes.uncallable(odd.value))
+        assert frame["type"] == protocol.MALFORMED
+        error = frame["payload"]["body"]["error"]
+        assert (error["statusCode"], error["errorCode"]) == (400, "INVALID_REQUEST")
+        assert error["message"]
+
+    @pytest.mark.parametrize("tag", ["chat:pull-messages", "chat:nothing"])
+    @pytest.mark.parametrize("odd_id", ODD_IDS)
+    def test_repeats_an_odd_id_in_the_rejection_of_its_call(self, odd_id, tag):
+        text = f'{{"type":"{tag}-send","payload":{{"body":{{"invokeId":{odd_id}}}}}}}'
+
+        with pytest.raises(Uncallable) as odd:
+            request_in(text)
+
+        frame = orjson.loads(envelopes.uncallable(odd.value))
+        assert frame["type"] == f"{tag}-receive-error-{ODD_IDS[odd_id]}"
+        assert frame["payload"]["invokeType"] == 5
+        body = frame["payload"]["body"]
+        assert body["invokeId"] == orjson.loads(odd_id)
+        assert body["content"]["error"]["errorCode"] == "INVALID_REQUEST"
+
+    @given(JSON)
+    def test_answers_or_serves_every_call_whatever_its_id(self, invoke_id):
+        event = envelopes.IncomingEvent("chat:pull-messages-send", {"invokeId": invoke_id})
+
+        with contextlib.suppress(Uncallable):
+            assert envelopes.request_in(event, protocol.CALLS) is not None
+            return
+        with pytest.raises(Uncallable) as odd:
+            envelopes.request_in(event, protocol.CALLS)
+        assert envelopes.uncallable(odd.value)
+
     def test_prefers_the_newer_half_of_a_merged_frame(self):
         merged = orjson.loads(envelopes.connected()) | {
             "type": "old",
             "eventa": {"id": "new", "body": 1},
         }
 
-        assert envelopes.read(orjson.dumps(merged).decode()) == envelopes.Incoming("new", 1)
+        assert envelopes.read(orjson.dumps(merged).decode()) == envelopes.IncomingEvent("new", 1)
 
     def test_falls_back_to_the_older_half_when_the_newer_is_broken(self):
         merged = orjson.loads(envelopes.connected())
@@ -70,17 +112,17 @@ class TestRead:
         """The last hop is the one to us."""
         delivery = {"deliveryId": "d", "hopsRemaining": hops, "eventa": {"id": "x", "body": 1}}
 
-        assert envelopes.read(orjson.dumps(delivery).decode()) == envelopes.Incoming("x", 1)
+        assert envelopes.read(orjson.dumps(delivery).decode()) == envelopes.IncomingEvent("x", 1)
 
     @given(st.text())
     def test_never_crashes(self, text):
-        with contextlib.suppress(Malformed):
+        with contextlib.suppress(MalformedFrame):
             envelopes.read(text)
 
 
 class TestWritten:
     def frames(self):
-        request = envelopes.Request(protocol.PULL, 'py"1', None)
+        request = envelopes.CallRequest(protocol.PULL, 'py"1', None)
         new = protocol.NewMessages(chat_id="c", messages=(), from_seq=1, to_seq=1)
         return {
             "eventa:adapters:hono-ws:connected": envelopes.connected(),
@@ -128,7 +170,7 @@ class TestWritten:
         }  # fmt: skip
 
     def test_details_travel_when_there_are_any(self):
-        request = envelopes.Request(protocol.SEND, "x", None)
+        request = envelopes.CallRequest(protocol.SEND, "x", None)
         text = envelopes.refusal(request, NotFound("No", details={"id": "m"}))
 
         assert orjson.loads(text)["eventa"]["body"]["content"]["error"]["details"] == {"id": "m"}

@@ -12,8 +12,9 @@ from django.conf import settings as configured
 
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
-from chats import deletion, events, hub, messages
+from chats import deletion, fanout, messages
 from chats.models import MAX_MESSAGES
+from chats.sockets import hub
 from tests.factories import chats as make
 from tests.fakes.proxy import SilentProxy
 
@@ -46,7 +47,7 @@ def elsewhere(fleet):
 @pytest.fixture
 def deaf(monkeypatch):
     """No event reaches the sockets of this process, as if each had been lost."""
-    monkeypatch.setattr("chats.deliveries.Deliveries.accept", lambda *_: None)
+    monkeypatch.setattr("chats.sockets.deliveries.Deliveries.accept", lambda *_: None)
 
 
 async def look():
@@ -108,6 +109,15 @@ class TestWithoutRedis:
             while "after" not in [m["content"] for m in (await ria.pushed())["messages"]]:
                 pass
 
+    async def test_clients_here_are_told_of_what_a_thread_commits(self, redis_line, people):
+        room = await people.room("ria", "mio")
+        mio = await people.join("mio")
+
+        redis_line.cut()
+        await db(deletion.close_chat)(chat_id=room, at=make.NOW)
+
+        assert (await mio.pushed())["fromSeq"] == 2
+
 
 class TestHeadWatch:
     async def test_pushes_what_no_event_has_brought_once(self, deaf, people):
@@ -144,7 +154,7 @@ class TestHeadWatch:
         monkeypatch.undo()
 
         hub.current().deliveries.accept(
-            events.Sent(chat_id=room, from_seq=1, to_seq=1, members=[people.id_of("mio")])
+            fanout.ChatEvent(chat_id=room, from_seq=1, to_seq=1, members=[people.id_of("mio")])
         )
 
         assert await mio.quiet()
@@ -236,11 +246,11 @@ class TestEvents:
         """Case 130."""
         mio = await people.join("mio")
         event = {"chat_id": "c", "from_seq": 1, "to_seq": 1, "members": [people.id_of("mio")]}
-        relay = hub.current().relay
+        bus = hub.current().fanout
 
-        relay._receive({"type": events.TYPE, "instance": "x", "events": [event | wrong]})
-        relay._receive({"type": events.TYPE, "instance": " ", "events": []})
-        relay._receive({"type": events.TYPE, "instance": "x", "events": "many"})
+        bus._receive({"type": fanout.TYPE, "instance": "x", "events": [event | wrong]})
+        bus._receive({"type": fanout.TYPE, "instance": " ", "events": []})
+        bus._receive({"type": fanout.TYPE, "instance": "x", "events": "many"})
 
         assert caplog.text.count("Ignored an event that could not be read") == 3
         assert not mio.socket.closed
@@ -253,7 +263,7 @@ class TestEvents:
             await make.say(chat, *("x" for _ in range(400)), caller=people.id_of("ria"))
 
         hub.current().deliveries.accept(
-            events.Sent(chat_id=room, from_seq=1, to_seq=1_200, members=[people.id_of("mio")])
+            fanout.ChatEvent(chat_id=room, from_seq=1, to_seq=1_200, members=[people.id_of("mio")])
         )
 
         pushes = [await mio.pushed() for _ in range(3)]

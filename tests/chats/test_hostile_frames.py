@@ -72,7 +72,7 @@ class TestStrings:
         ("invoke_id", "is_answered"),
         [("\x00", True), ("x" * 256, True), ("é\n\"'", True), ("HALF", False), ("x" * 257, False)],
     )
-    async def test_in_the_id_of_a_call_come_back_or_are_malformed(
+    async def test_in_the_id_of_a_call_come_back_or_are_refused_without(
         self, people, invoke_id, is_answered
     ):
         ria = await people.join("ria")
@@ -95,7 +95,7 @@ class TestStrings:
             '{"type": "HALF", "payload": {"body": {"invokeId": "i"}}}',
             '{"HALF": 1, "type": "x", "payload": {"HALF": "HALF"}}',
             '{"deliveryId": "HALF", "hopsRemaining": 1, "eventa": {"id": "HALF"}}',
-            '{"type": "chat:pull-messages-send", "payload": {"body": {"invokeId": 7}}}',
+            '{"type": "HALF-receive-x", "payload": {"body": {"invokeId": 7}}}',
         ):
             await ria.socket.send_str(frame.replace("HALF", HALF))
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from airi_server import connections
 from airi_server.kernel.threads import in_thread
-from chats import hub
+from airi_server.web import http_protocols
+from chats.sockets import hub
 from tests.chats import clients, raw
 from tests.chats.raw import CONTINUED, PING, TEXT, frame
 from tests.factories import chats as make
@@ -27,8 +27,8 @@ async def nothing_is_kept():
 
 class TestNotReading:
     async def test_ends_with_the_connection_gone_whatever_is_left(self, people, monkeypatch):
-        monkeypatch.setattr("chats.sockets.LAST_WORDS_S", 0.2)
-        monkeypatch.setattr(connections, "LINGER_S", 0.2)
+        monkeypatch.setattr("chats.sockets.outbox.LAST_WORDS_S", 0.2)
+        monkeypatch.setattr(http_protocols, "LINGER_S", 0.2)
         room = await people.room("ria", "mio")
         ria = await people.join("ria")
         path = f"/ws/chat?token={people.token_of('mio')}"
@@ -109,19 +109,25 @@ class TestFragments:
 class TestHead:
     @pytest.mark.parametrize(
         "sent",
-        [b"", b"GET ", raw.head(ANONYMOUS)[:-2]],
-        ids=["none", "a method", "all but its end"],
+        [b"GET ", raw.head(ANONYMOUS)[:-2]],
+        ids=["a method", "all but its end"],
     )
     async def test_that_does_not_end_is_not_waited_for(self, served, monkeypatch, sent):
-        monkeypatch.setattr(connections, "HEAD_S", 0.2)
+        monkeypatch.setattr(http_protocols, "HEAD_S", 0.2)
 
         async with raw.connected(served.base_url) as peer:
             await peer.send(sent)
 
             assert (await peer.read_to_the_end()).startswith(b"HTTP/1.1 400 ")
 
+    async def test_that_does_not_begin_ends_without_a_word(self, served, monkeypatch):
+        monkeypatch.setattr(http_protocols, "HEAD_S", 0.2)
+
+        async with raw.connected(served.base_url) as peer:
+            assert await peer.read_to_the_end() == b""
+
     async def test_that_comes_drop_by_drop_is_not_waited_for(self, served, monkeypatch):
-        monkeypatch.setattr(connections, "HEAD_S", 0.3)
+        monkeypatch.setattr(http_protocols, "HEAD_S", 0.3)
 
         async with raw.connected(served.base_url) as peer:
             reading = asyncio.create_task(peer.read_to_the_end())
@@ -152,7 +158,7 @@ class TestHead:
     async def test_is_not_expected_from_an_open_socket_or_an_idle_connection(
         self, served, monkeypatch
     ):
-        monkeypatch.setattr(connections, "HEAD_S", 0.2)
+        monkeypatch.setattr(http_protocols, "HEAD_S", 0.2)
         get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
         async with (

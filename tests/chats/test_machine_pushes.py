@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from accounts.standings import Caller
+from accounts.revalidation import Caller
 from airi_server.kernel import database
 from airi_server.kernel.errors import DomainError
 from airi_server.kernel.threads import in_thread
-from chats import deletion, events, messages, rooms
-from chats.deliveries import Deliveries
-from chats.messages import NewMessage, NotTheAuthor
+from chats import deletion, fanout, messages, rooms
+from chats.messages import MessageDraft, NotTheAuthor
 from chats.rooms import Someone
-from chats.sockets import Registry, Socket
+from chats.sockets.deliveries import Deliveries
+from chats.sockets.outbox import Outbox, Registry
 from tests.chats.test_machine import Model
 from tests.factories import chats as make
 
@@ -33,6 +33,7 @@ STEPS = st.one_of(
     st.tuples(
         st.just("send"), SOCKETS, st.dictionaries(SLOTS, TEXTS, min_size=1, max_size=4)
     ),
+    st.tuples(st.just("retry_late"), SOCKETS, PLACES),
     st.tuples(st.just("delete"), SOCKETS, SLOTS),
     st.tuples(st.just("let_in")),
     st.tuples(st.just("put_out")),
@@ -56,7 +57,9 @@ class Client:
         self.known: dict[str, tuple[int, str | None]] = {}
         self.on_the_way: list[dict[str, Any]] = []
         self.written: Counter[int] = Counter()
-        self.socket = Socket(self._send, lambda: None)
+        self.outbox: list[dict[str, str]] = []
+        self.seen: set[int] = set()
+        self.socket = Outbox(self._send, lambda: None)
         self.writing = asyncio.get_running_loop().create_task(self.socket.write())
 
     def receive(self, push: dict[str, Any]) -> None:
@@ -127,7 +130,7 @@ class Play:
             told = client.written[seq]
             assert told == expected or (told < expected and seq not in current), (seq, told)
 
-    def tell(self, sent: messages.Sent, origin: Client | None) -> None:
+    def tell(self, sent: messages.SendResult, origin: Client | None) -> None:
         if not sent.is_new:
             return
         assert set(sent.members) == self.members
@@ -135,7 +138,7 @@ class Play:
         for seq in range(sent.from_seq, sent.to_seq + 1):
             self.audience[seq] = audience
         self.deliveries.accept(
-            events.Sent(
+            fanout.ChatEvent(
                 chat_id=self.room.pk, from_seq=sent.from_seq, to_seq=sent.to_seq,
                 members=list(sent.members), origin=origin.socket.id if origin else "",
             )
@@ -147,16 +150,35 @@ class Play:
     async def send(self, number: int, texts: dict[int, str]) -> None:
         client = self.clients[number]
         named = {self.id_of(slot): text for slot, text in texts.items()}
-        new = [NewMessage(i, "user", text) for i, text in named.items()]
+        await self.send_named(client, named)
+
+    async def retry_late(self, number: int, place: int) -> None:
+        """What a client has sent before comes once more from it, whatever it has learned since."""
+        client = self.clients[number]
+        if client.outbox:
+            await self.send_named(client, client.outbox[place % len(client.outbox)])
+
+    async def send_named(self, client: Client, named: dict[str, str]) -> None:
+        knowledge, known = client.socket.knowledge, client.seen | {*client.written}
+        new = [MessageDraft(i, "user", text) for i, text in named.items()]
         try:
-            sent = await messages.send(caller=client.user_id, chat_id=self.room.pk, messages=new)
+            sent = await messages.send(
+                caller=client.user_id, chat_id=self.room.pk, messages=new,
+                known=knowledge.of(self.room.pk),
+            )  # fmt: skip
         except NotTheAuthor:
             return
         except DomainError:
             assert client.user_id not in self.members
             return
         assert client.user_id in self.members
-        self.model.send(client.user_id, named)
+        client.outbox.append(named)
+        before = self.model.head
+        self.model.send(client.user_id, named, known)
+        assert (sent.from_seq, sent.to_seq) == (before + 1, self.model.head)
+        if sent.seen is not None:
+            knowledge.learn(self.room.pk, *sent.seen)
+            client.seen.update(range(sent.seen[0], sent.seen[1] + 1))
         self.tell(sent, client)
 
     async def delete(self, number: int, slot: int) -> None:
@@ -220,6 +242,8 @@ class Play:
         rows = [{"id": m.id, "seq": m.seq, "content": m.content} for m in page.messages]
         gone = [{"id": one.id, "seq": one.seq} for one in page.deleted]
         client.catch_up({"messages": rows, "deleted": gone, "seq": page.seq})
+        client.socket.knowledge.learn(self.room.pk, 1, page.seq)
+        client.seen.update(range(1, page.seq + 1))
 
     def _on_the_way(self, number: int, place: int) -> dict[str, Any] | None:
         pushes = self.clients[number].on_the_way

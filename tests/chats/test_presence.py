@@ -8,8 +8,8 @@ import pytest
 from django.conf import settings as configured
 from django_redis import get_redis_connection
 
-from airi_server.console import connections
-from airi_server.kernel import instance, notify, redis
+from airi_server.admin import connections
+from airi_server.kernel import instance, pubsub, redis
 from airi_server.kernel.threads import in_thread
 from airi_server.runtime import instances
 from chats import presence
@@ -93,7 +93,7 @@ class TestPresence:
         await people.join("ria")
         other = redis.key("somewhere", "else")
 
-        notify._receive(b"", notify._encode(presence.TOPIC, {"answers": other}))
+        pubsub._receive(b"", pubsub._encode(presence.TOPIC, {"answers": other}))
         await ask()
 
         assert not get_redis_connection("default").exists(other)

@@ -13,14 +13,13 @@ import pytest
 
 from accounts import keys
 from accounts.models import APIKey
-from airi_server import connections
 from airi_server.kernel.threads import in_thread
-from airi_server.launch import worker
-from chats import hub, watch
+from airi_server.web import http_protocols, serve
+from chats.sockets import hub, watch
 from tests.chats import raw
 from tests.factories import accounts
 from tests.fakes.otlp import Receiver
-from tests.processes.server import ServerProcess
+from tests.lab.server import ServerProcess
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread
@@ -72,8 +71,8 @@ class TestJoining:
     async def test_comes_before_the_first_pull_is_answered(self, people, monkeypatch, path):
         """What another instance sends after the pull is heard: there is no hole between them."""
         heard: list[str] = []
-        relay = hub.current().relay
-        monkeypatch.setattr(relay, "_layer", SlowToHear(relay._layer, heard))
+        bus = hub.current().fanout
+        monkeypatch.setattr(bus, "_layer", SlowToHear(bus._layer, heard))
         room = await people.room("ria")
         headers = {"Authorization": f"Bearer {people.token_of('ria')}"}
         ria = await people.open(path, headers=headers if path == "/ws/chat" else {})
@@ -99,7 +98,7 @@ class TestWatch:
     ):
         room = await people.room("ria", "mio")
         ria, mio = await people.join("ria"), await people.join("mio")
-        monkeypatch.setattr("chats.deliveries.Deliveries.accept", lambda *_: None)
+        monkeypatch.setattr("chats.sockets.deliveries.Deliveries.accept", lambda *_: None)
 
         for content in ("first", "second"):
             await ria.send(room, content)
@@ -133,7 +132,7 @@ class TestHeartbeat:
         (ours,) = raw.kept()
         assert (ours.ping_interval, ours.ping_timeout) == (30, 30)
         assert ours.config.ws_max_size == 1_048_576
-        assert worker.SOCKETS["ws"] is connections.Sockets
+        assert serve.CONNECTIONS["ws"] is http_protocols.WebSocketProtocol
 
 
 class TestTicket:

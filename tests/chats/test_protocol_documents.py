@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from pydantic import BaseModel, ValidationError
 
-from chats import protocol
-from chats.documents import asyncapi, files, schemas, typescript
-from chats.routing import websocket_urlpatterns
+from chats.sockets import protocol
+from chats.sockets.documents import asyncapi, files, frames, schemas, typescript
+from chats.sockets.routing import websocket_urlpatterns
+from tests.chats.test_protocol_frames import written
 
 DOCS = settings.BASE_DIR / "docs"
 ASYNCAPI = asyncapi.document()
@@ -36,6 +38,21 @@ def resolved(document: Any, reference: str) -> Any:
     for step in reference[2:].split("/"):
         document = document[step]
     return document
+
+
+CONTENTS = {
+    protocol.SEND: {"chatId": "c", "messages": [{"id": "m", "role": "user", "content": "hi"}]},
+    protocol.PULL: {"chatId": "c", "afterSeq": 0},
+    protocol.AUTHENTICATE: {"token": "t"},
+}
+
+
+def fits(model: type[BaseModel], text: str) -> bool:
+    try:
+        model.model_validate_json(text)
+    except ValidationError:
+        return False
+    return True
 
 
 class TestFiles:
@@ -101,6 +118,35 @@ class TestAsyncAPI:
         for channel in ASYNCAPI["channels"].values():
             codes = [closing["code"] for closing in channel["x-close-codes"]]
             assert codes == list(protocol.CloseCode)
+
+
+class TestFrames:
+    """The frames' models are made for the documents; what travels has to fit them."""
+
+    def test_of_the_server_fit_the_message_that_has_their_event_and_no_other(self):
+        replies = [reply for call in protocol.CALLS.values() for reply in frames.replies(call)]
+        sent = [*frames.events().values(), *replies]
+
+        for text in written():
+            event_id = json.loads(text)["type"]
+            fitting = [message.event_id for message in sent if fits(message.frame, text)]
+            assert [each.replace("{invokeId}", 'i"1') for each in fitting] == [event_id]
+
+    @pytest.mark.parametrize("call", protocol.CALLS.values(), ids=lambda call: call.tag)
+    def test_of_a_client_fit_the_call_in_either_envelope(self, call):
+        frame, event_id = frames.request(call).frame, f"{call.tag}-send"
+        body = {"invokeId": "i", "content": CONTENTS[call]}
+        older = {"type": event_id, "payload": {"body": body}}
+        eventa = {"id": event_id, "body": body}
+        newer = {"deliveryId": "d", "hopsRemaining": 1, "eventa": eventa}
+
+        assert fits(frame, json.dumps(older))
+        assert fits(frame, json.dumps(newer))
+        assert not fits(frame, json.dumps({**older, "type": "chat:other-send"}))
+        assert not fits(frame, json.dumps({**newer, "eventa": {**eventa, "id": "chat:other-send"}}))
+        body["content"] = {}
+        assert not fits(frame, json.dumps(older))
+        assert not fits(frame, json.dumps(newer))
 
 
 class TestJSONSchema:

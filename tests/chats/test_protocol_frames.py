@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from airi_server.kernel.errors import NotFound
-from chats import envelopes, protocol
-from chats.envelopes import Incoming, Malformed
+from chats.sockets import envelopes, protocol
+from chats.sockets.envelopes import IncomingEvent, MalformedFrame
 from tests.chats import frames
 from tests.chats.captured import ERROR_FRAMES, EVENTS, REQUESTS, STRANGE
 
@@ -22,7 +22,7 @@ MESSAGE = protocol.WireMessage(
     updated_at=2,
 )  # fmt: skip
 GONE = protocol.Deleted(id="n", seq=2)
-RESPONSES: dict[protocol.Call, list[Any]] = {
+RESPONSES: dict[protocol.Procedure, list[Any]] = {
     protocol.SEND: [protocol.MessagesSent(seq=1)],
     protocol.PULL: [
         protocol.MessagesPulled(messages=(MESSAGE,), seq=2, deleted=(GONE,)),
@@ -42,7 +42,7 @@ def written() -> list[str]:
     made = [envelopes.connected(), envelopes.malformed(), envelopes.resync()]
     made += [envelopes.push(push) for push in PUSHES]
     for call, responses in RESPONSES.items():
-        request = envelopes.Request(call, 'i"1', None)
+        request = envelopes.CallRequest(call, 'i"1', None)
         made += [envelopes.answer(request, response) for response in responses]
         if call.is_rejected:
             made += [envelopes.refusal(request, refused) for refused in REFUSALS]
@@ -61,23 +61,23 @@ class TestWritten:
         }
 
 
-def models_read(frame) -> Incoming | None:
+def models_read(frame) -> IncomingEvent | None:
     """Return the event the models find in a frame, the newer half first; None for none."""
     with contextlib.suppress(ValidationError):
         b = protocol.EnvelopeB.model_validate(frame)
-        return Incoming(b.eventa.id, b.eventa.body)
+        return IncomingEvent(b.eventa.id, b.eventa.body)
     with contextlib.suppress(ValidationError):
         a = protocol.EnvelopeA.model_validate(frame)
-        return Incoming(a.type, a.payload.body)
+        return IncomingEvent(a.type, a.payload.body)
     return None
 
 
 def is_read_alike(text) -> bool:
     """Return whether code and models find the same; an event without an id is none at all."""
-    found: Incoming | None
+    found: IncomingEvent | None
     try:
         found = envelopes.read(text)
-    except Malformed:
+    except MalformedFrame:
         found = None
     if found is not None and not found.event_id:
         found = None

@@ -10,7 +10,7 @@ from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from chats import deletion, messages, rooms
 from chats.membership import ChatNotFound, NotAMember
-from chats.messages import Deleted, Head
+from chats.messages import Head, Tombstone
 from chats.models import MAX_CONTENT_BYTES, MAX_PAGE_BYTES, Chat
 from tests.factories import chats as make
 
@@ -75,8 +75,8 @@ class TestPull:
         rest = await pull(room, after_seq=page.seq)
 
         assert [row.content for row in page.messages] == ["c"]
-        assert page.deleted == (Deleted(new[0].id, 4),)
-        assert (rest.messages, rest.deleted, rest.seq) == ((), (Deleted(new[1].id, 5),), 5)
+        assert page.deleted == (Tombstone(new[0].id, 4),)
+        assert (rest.messages, rest.deleted, rest.seq) == ((), (Tombstone(new[1].id, 5),), 5)
 
     async def test_shows_an_edit_at_its_new_number_only(self, room):
         new = make.message("a")
@@ -240,7 +240,7 @@ class TestBetween:
 
 
 class TestHeads:
-    async def test_are_those_of_the_users_own_live_chats_that_moved(self, room):
+    async def test_are_those_of_the_users_own_chats_that_moved_or_are_gone(self, room):
         quiet, gone, foreign = [await db(make.chat)(owner=o) for o in ("ria", "ria", "zoe")]
         for chat in (gone, foreign):
             await make.say(chat, "x", caller=chat.created_by)
@@ -249,6 +249,9 @@ class TestHeads:
 
         heads = await messages.heads(user_ids=["ria", "mio", "nobody"], within_s=60)
 
-        assert set(heads) == {Head("ria", room.pk, 2), Head("mio", room.pk, 2)}
+        assert set(heads) == {
+            Head("ria", room.pk, 2), Head("mio", room.pk, 2),
+            Head("ria", gone.pk, 1, is_deleted=True),
+        }  # fmt: skip
         assert await messages.heads(user_ids=["ria"], within_s=0) == []
         assert quiet.pk not in {head.chat_id for head in heads}

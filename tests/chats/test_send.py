@@ -13,7 +13,7 @@ from chats.membership import NotAMember
 from chats.models import ChatMessage
 from tests.chats.test_send_lost import sends_that_wait
 from tests.factories import chats as make
-from tests.processes.server import database_url
+from tests.lab.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread

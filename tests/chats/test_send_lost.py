@@ -14,7 +14,7 @@ from airi_server.kernel import database, instance
 from airi_server.kernel.threads import in_thread
 from chats import messages
 from tests.factories import chats as make
-from tests.processes.server import database_url
+from tests.lab.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread

@@ -16,7 +16,7 @@ from chats.membership import ChatNotFound, NotAMember
 from chats.messages import MessageIdTaken, NotTheAuthor
 from chats.models import ChatMessage
 from tests.factories import chats as make
-from tests.processes.server import database_url
+from tests.lab.server import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 db = in_thread

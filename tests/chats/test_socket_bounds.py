@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from airi_server.kernel import database
-from chats import calls, consumers, hub, messages
-from tests.chats.clients import Rejected, envelope_a, text
+from chats import messages
+from chats.sockets import calls, consumers, hub, protocol
+from tests.chats.clients import Rejected, envelope_a
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -45,7 +45,7 @@ class TestSlowSocket:
         assert slow.pushes.qsize() < sent
 
     async def test_that_never_reads_again_is_cut_off(self, people, monkeypatch):
-        monkeypatch.setattr("chats.sockets.LAST_WORDS_S", 0.2)
+        monkeypatch.setattr("chats.sockets.outbox.LAST_WORDS_S", 0.2)
         room = await people.room("ria", "mio")
         ria = await people.join("ria")
         slow = await people.join("mio")
@@ -103,28 +103,42 @@ class TestFlood:
 
 
 class TestDatabaseAway:
-    async def test_is_an_answer(self, people, monkeypatch):
-        async def away(**_):
-            raise database.AWAY[0]
-
-        monkeypatch.setattr("chats.messages.pull", away)
+    async def test_is_an_answer(self, database_line, people):
+        room = await people.room("ria")
         ria = await people.join("ria")
+        database_line.cut()
 
         with pytest.raises(Rejected) as refused:
-            await ria.pull("c1")
+            await ria.pull(room)
+        database_line.mend()
 
+        assert (await ria.pull(room))["seq"] == 0
         assert refused.value.args[0]["errorCode"] == "SERVICE_UNAVAILABLE"
 
 
 class TestAbort:
-    async def test_does_not_keep_an_answer_back(self, people):
+    async def test_does_not_keep_an_answer_back(self, people, monkeypatch):
+        send, was_aborted = messages.send, asyncio.Event()
+
+        async def send_late(**asked):
+            await was_aborted.wait()
+            return await send(**asked)
+
+        monkeypatch.setattr("chats.messages.send", send_late)
         room = await people.room("ria")
         ria = await people.join("ria")
-        pending = asyncio.create_task(ria.send(room, "x"))
-        await asyncio.sleep(0)
+        new = [{"id": "m1", "role": "user", "content": "x"}]
+        call = {"invokeId": "mine", "content": {"chatId": room, "messages": new}}
 
+        await ria.socket.send_str(envelope_a(f"{protocol.SEND.tag}-send", call))
         await ria.socket.send_str(
-            text({"type": "chat:send-messages-send-abort", "payload": {"body": {"invokeId": "i"}}})
+            envelope_a(f"{protocol.SEND.tag}-send-abort", {"invokeId": "mine"})
         )
+        await ria.socket.send_str("frames are read in turn")
+        assert (await ria.event())["type"] == protocol.MALFORMED
+        was_aborted.set()
 
-        assert await pending == 1
+        assert await ria.event() == {
+            "type": f"{protocol.SEND.tag}-receive-mine",
+            "body": {"invokeId": "mine", "content": {"seq": 1}},
+        }

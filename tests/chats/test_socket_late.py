@@ -8,10 +8,10 @@ import pytest
 from redis.exceptions import ConnectionError as Away
 
 from accounts import users
-from airi_server.kernel import database, redis
+from airi_server.kernel import redis
 from airi_server.kernel.threads import in_thread
-from airi_server.runtime import published
-from chats import lobby, tickets
+from chats import tickets
+from chats.sockets import consumers
 from tests.chats.captured import REQUESTS
 from tests.chats.clients import envelope_a, envelope_b, minimal
 from tests.factories import accounts
@@ -36,7 +36,7 @@ class TestAuthenticate:
         answer = await ria.call(AUTHENTICATE, {"token": people.token_of("ria")})
 
         assert answer == {"userId": people.id_of("ria")}
-        assert lobby.current()._count == 0
+        assert consumers.unauthenticated().count == 0
         await mio.send(room, "hi")
         assert (await ria.pushed())["toSeq"] == 1
         assert await ria.send(room, "hello") == 2
@@ -81,18 +81,19 @@ class TestAuthenticate:
 
         assert await client.closed() == 4001
 
-    async def test_while_the_database_is_away_is_1011(self, people, monkeypatch):
-        async def away():
-            raise database.AWAY[0]
-
+    async def test_while_the_database_is_away_is_1011(self, database_line, people):
+        await people.know("ria")
         client = await late(people)
-        monkeypatch.setattr(published, "refresh", away)
+        database_line.cut()
 
         await client.socket.send_str(
-            minimal(f"{AUTHENTICATE}-send", {"invokeId": "x", "content": {"token": "x"}})
+            minimal(
+                f"{AUTHENTICATE}-send",
+                {"invokeId": "x", "content": {"token": people.token_of("ria")}},
+            )
         )
 
-        assert await client.closed() == 1011
+        assert await client.closed(within_s=20) == 1011
 
 
 class TestEverythingElse:
@@ -138,13 +139,13 @@ class TestEverythingElse:
 
 class TestWaiting:
     async def test_ends_after_a_while_with_1013(self, people, monkeypatch):
-        monkeypatch.setattr("chats.consumers.AUTHENTICATE_S", 0.2)
+        monkeypatch.setattr("chats.sockets.consumers.AUTHENTICATE_S", 0.2)
         client = await late(people)
 
         assert await client.closed() == 1013
 
     async def test_does_not_end_for_those_who_came_in(self, people, monkeypatch):
-        monkeypatch.setattr("chats.consumers.AUTHENTICATE_S", 0.5)
+        monkeypatch.setattr("chats.sockets.consumers.AUTHENTICATE_S", 0.5)
         await people.know("ria")
         client = await late(people)
         await client.call(AUTHENTICATE, {"token": people.token_of("ria")})
@@ -154,19 +155,19 @@ class TestWaiting:
         assert not client.socket.closed
 
     async def test_is_for_a_few_from_one_address(self, people, monkeypatch):
-        monkeypatch.setattr(lobby, "MAX_FROM_ONE_ADDRESS", 2)
+        monkeypatch.setattr(consumers, "MAX_PER_ADDRESS", 2)
         first, _second = await late(people), await late(people)
 
         third = await people.open("/ws/v2/chat")
         assert await third.closed() == 1013
         await first.close()
         async with asyncio.timeout(5):
-            while lobby.current()._count > 1:
+            while consumers.unauthenticated().count > 1:
                 await asyncio.sleep(0.01)
         await late(people)
 
     async def test_is_for_a_hundred_in_all(self):
-        room = lobby.Lobby()
+        room = consumers.Unauthenticated()
 
         admitted = [room.enter(str(number)) for number in range(101)]
 

@@ -13,8 +13,7 @@ from accounts import keys, users
 from accounts.models import APIKey
 from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
-from airi_server.runtime import published
-from chats import callers, hub, watch
+from chats.sockets import authentication, hub, watch
 from tests.chats import clients
 from tests.chats.captured import ERROR_FRAMES, EVENTS, REQUESTS
 
@@ -91,22 +90,20 @@ class TestOpening:
                 await people.open(path, headers=headers)
             assert refused.value.status == 403
 
-    async def test_elsewhere_is_refused(self, people):
+    @pytest.mark.parametrize("path", ["/ws/other", "//ws/chat", "/ws/chat/", "/WS/chat"])
+    async def test_elsewhere_is_a_request_for_what_is_not_there(self, people, path):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await people.open("/ws/other")
+            await people.open(path)
 
-        assert refused.value.status == 403
+        assert refused.value.status == 404
 
-    async def test_while_the_database_is_away_is_worth_another_try(self, people, monkeypatch):
-        async def away():
-            raise database.AWAY[0]
-
+    async def test_while_the_database_is_away_is_worth_another_try(self, database_line, people):
         await people.know("ria")
-        monkeypatch.setattr(published, "refresh", away)
+        database_line.cut()
 
         client = await people.open(f"/ws/chat?token={people.token_of('ria')}")
 
-        assert await client.closed() == 1011
+        assert await client.closed(within_s=20) == 1011
 
     async def test_keeps_the_token_neither_in_the_log_nor_in_memory(self, people, caplog):
         ria = await people.join("ria")
@@ -124,7 +121,7 @@ class TestOpening:
     async def test_scrubs_its_scope(self):
         scope = {"query_string": b"token=x", "headers": [(b"authorization", b"x"), (b"host", b"h")]}
 
-        callers.forget_secrets(scope)
+        authentication.forget_secrets(scope)
 
         assert scope == {"query_string": b"", "headers": [(b"host", b"h")]}
 
@@ -163,7 +160,7 @@ class TestLeaving:
         async def away(*_, **__):
             raise database.AWAY[0]
 
-        monkeypatch.setattr("accounts.standings.fallen", away)
+        monkeypatch.setattr("accounts.revalidation.fallen", away)
 
         await hub.current().watch._look()
 
@@ -182,7 +179,7 @@ class TestFrames:
     async def test_of_captured_requests_are_answered(self, people, text):
         invoke_id, tag, _ = REQUESTS[text]
         if tag == "chat:authenticate":
-            pytest.skip("not on this socket")
+            pytest.skip("not on this socket")  # test_odd_calls.py
         client = await people.join("ria")
 
         await client.socket.send_str(text)

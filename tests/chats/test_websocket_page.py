@@ -14,12 +14,19 @@ import pytest_asyncio
 from django.conf import settings
 
 from accounts import keys
-from airi_server.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from airi_server.kernel.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ServerError,
+    Unavailable,
+)
 from airi_server.kernel.threads import in_thread
-from chats import calls, consumers, deletion, hub, lobby, messages, models, protocol, sockets, watch
-from chats.calls import ServerError
-from chats.protocol import CloseCode
-from chats.ticket_routes import TicketOut
+from chats import deletion, messages, models, rooms
+from chats.api.tickets import TicketOut
+from chats.sockets import calls, consumers, hub, outbox, protocol, watch
+from chats.sockets.protocol import CloseCode
 from tests.chats import frames
 
 PAGE = (settings.BASE_DIR / "docs" / "websocket.md").read_text()
@@ -83,12 +90,13 @@ class TestTables:
             f"| `token` | {protocol.MAX_TOKEN:,} characters |",
             f"{calls.SENDS_AT_ONCE} sends and {calls.PULLS_AT_ONCE} pulls",
             f"| frames of one socket | {consumers.FRAMES_PER_S:,} each second;",
-            f"{lobby.MAX_WAITING} in a process, {lobby.MAX_FROM_ONE_ADDRESS} from one address",
+            f"| {consumers.MAX_UNAUTHENTICATED} in a process,",
+            f" in a process, {consumers.MAX_PER_ADDRESS} from one address",
             f"of at most {protocol.MAX_ANONYMOUS_FRAME_BYTES:,} bytes,",
             f"within {consumers.AUTHENTICATE_S:.0f} s",
             f"of 1 to\n{protocol.MAX_INVOKE_ID} characters",
             f"within {watch.EVERY_S:.0f} s",
-            f"{sockets.MAX_PUSHED_FRAMES} pushes or {sockets.MAX_PUSHED_LENGTH >> 20} MiB",
+            f"{outbox.MAX_PUSHED_FRAMES} pushes or {outbox.MAX_PUSHED_LENGTH >> 20} MiB",
             f"{messages.DEFAULT_PAGE} without it,\nat most {models.MAX_MESSAGES}.",
         ],
     )
@@ -114,9 +122,12 @@ class Running:
         seq, _, text = line.strip().split(" ", 2)
         return int(seq), text
 
-    async def ended(self) -> int:
+    async def ended(self) -> tuple[int, str]:
+        """Return its exit code and the last line it left on stderr."""
+        assert self.process.stderr is not None
         async with asyncio.timeout(30):
-            return await self.process.wait()
+            told = (await self.process.stderr.read()).decode().strip().splitlines()
+            return await self.process.wait(), told[-1] if told else ""
 
 
 @pytest_asyncio.fixture
@@ -124,11 +135,12 @@ async def run(people):
     """Return what runs the page's client with its arguments, as somebody."""
     started = []
 
-    async def start(name, room, *texts):
+    async def start(name, room, *texts, key=None):
         url = people.served.base_url.replace("http", "ws", 1)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", CLIENT, url, people.token_of(name), room, *texts,
-            stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-c", CLIENT, url,
+            people.token_of(name) if key is None else key, room, *texts,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
         return Running(process)
@@ -144,7 +156,7 @@ async def run(people):
 @pytest.mark.asyncio
 class TestClient:
     async def test_is_short(self):
-        assert len([line for line in CLIENT.splitlines() if line]) < MAX_CLIENT_LINES
+        assert len([line for line in CLIENT.splitlines() if line]) <= MAX_CLIENT_LINES
 
     async def test_sends_hears_reconnects_and_misses_nothing(self, people, run):
         room = await people.room("ria", "mio")
@@ -179,12 +191,78 @@ class TestClient:
         key = people.keys["ria"][0]
         await db(keys.disable)(user_id=key.user_id, public_id=key.public_id, at=NOW)
 
-        assert await ria.ended() == 0
+        code, told = await ria.ended()
+        assert code == 1
+        assert "does not take this key, or not any more (4001)" in told
+
+    @pytest.mark.parametrize("key", ["sk-airi-wrong", "sk-proj-of-somebody-else", "", "schlüssel"])
+    async def test_says_so_when_its_key_is_wrong(self, people, run, key):
+        room = await people.room("ria")
+
+        code, told = await (await run("ria", room, "hello", key=key)).ended()
+
+        assert code == 1
+        assert "does not take this key" in told
+
+    async def test_ends_when_its_chat_is_deleted(self, people, run):
+        room = await people.room("ria")
+        ria = await run("ria", room, "hello")
+        await ria.printed()
+
+        await db(rooms.delete)(caller=people.id_of("ria"), chat_id=room, at=NOW)
+
+        code, told = await ria.ended()
+        assert code == 1
+        assert "Chat not found" in told
 
     async def test_ends_with_what_the_server_says_is_wrong(self, people, run):
         await people.know("ria")
 
-        assert await (await run("ria", "no-such-chat")).ended() == 1
+        code, told = await (await run("ria", "no-such-chat")).ended()
+
+        assert (code, told) == (1, "SystemExit: Chat not found")
+
+    async def test_sends_an_edit_in_the_place_of_what_still_waits(self, people):
+        room = await people.room("ria")
+        page: dict[str, Any] = {"__name__": "page"}
+        exec(CLIENT, page)
+        url = people.served.base_url.replace("http", "ws", 1)
+        ria = page["Chat"](url, people.token_of("ria"), room, "first", "second")
+        first, second = ria.outbox
+        ria.outbox[first] = "first, mended"  # before it was ever sent
+        staying = asyncio.create_task(ria.stay())
+        await _until(lambda: ria.cursor == 2)
+        ria.outbox[second] = "second, mended"  # of what the server has
+        ria.reason.set()
+        await _until(lambda: ria.cursor == 3)
+        await _left(staying)
+
+        assert [ria.rows[each]["content"] for each in (first, second)] == [
+            "first, mended", "second, mended",
+        ]  # fmt: skip
+        assert ria.outbox == {}
+
+    async def test_keeps_an_edit_that_comes_while_the_message_is_sent(self, people):
+        room = await people.room("ria")
+        page: dict[str, Any] = {"__name__": "page"}
+        exec(CLIENT, page)
+        url = people.served.base_url.replace("http", "ws", 1)
+        ria = page["Chat"](url, people.token_of("ria"), room, "sent")
+        (sent,) = ria.outbox
+        call = ria.call
+
+        async def edited_meanwhile(tag, **content):
+            if tag == "chat:send-messages" and ria.outbox[sent] == "sent":
+                ria.outbox[sent] = "edited"
+                ria.reason.set()
+            return await call(tag, **content)
+
+        ria.call = edited_meanwhile
+        staying = asyncio.create_task(ria.stay())
+        await _until(lambda: ria.cursor == 2)
+        await _left(staying)
+
+        assert (ria.rows[sent]["content"], ria.outbox) == ("edited", {})
 
     async def test_pulls_what_no_push_has_brought(self, people, monkeypatch):
         room = await people.room("ria", "mio")
@@ -201,7 +279,7 @@ class TestClient:
         lost: list[int] = []
         with monkeypatch.context() as losing:
             losing.setattr(
-                sockets.Socket, "push", lambda _, text: lost.append(_body_of(text)["toSeq"])
+                outbox.Outbox, "push", lambda _, text: lost.append(_body_of(text)["toSeq"])
             )
             await ria.send(room, "2")
             await ria.send(room, "3")
@@ -209,13 +287,21 @@ class TestClient:
         assert mio.cursor == 1
         await ria.send(room, "4")
         await _until(lambda: mio.cursor == 4)
-        staying.cancel()
+        await _left(staying)
 
         assert sorted(row["content"] for row in mio.rows.values()) == ["1", "2", "3", "4"]
 
 
 def _body_of(text):
     return json.loads(text)["payload"]["body"]
+
+
+async def _left(staying):
+    """End a client as a terminal does; what its socket says in the middle of a frame is its own."""
+    staying.cancel()
+    await asyncio.wait([staying])
+    if not staying.cancelled():
+        staying.exception()
 
 
 async def _until(holds):

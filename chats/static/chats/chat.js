@@ -25,6 +25,7 @@ let connection = null;
 let sync = null;
 let chats = [];
 let chatId = null;
+let removing = null; // the id of a chat that we delete, or have deleted
 let answering = null; // { chatId, id, text, stopper } while a model writes
 let looking = 0; // the timer of a look at the list of chats and the balance
 let listing = 0; // counts the times the list was asked for
@@ -111,7 +112,7 @@ function look() {
 }
 
 function onRefusal(error, id) {
-  show(error);
+  if (id !== removing) show(error);
   if (error.statusCode !== 403 && error.statusCode !== 404) return;
   // Deleted, or not ours any more.
   sync.forget(id);
@@ -188,7 +189,12 @@ async function rename(id, title) {
 
 async function remove() {
   const id = chatId;
-  if (!(await attempt(() => api.deleteChat(id)))) return;
+  // What we hear of it before the answer is no news.
+  removing = id;
+  if (!(await attempt(() => api.deleteChat(id)))) {
+    removing = null;
+    return;
+  }
   sync.forget(id);
   chatId = null;
   await loadChats();
