@@ -1,6 +1,7 @@
 """What a first start finds: a user with a key and Flux, an operator, and one model routed.
 
-Seeding again changes nothing that is there. Import this only after Django's set-up.
+Seeding again changes nothing that is there, and routes are an operator's once somebody else has
+published (ADR 0044). Import this only after Django's set-up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Final
 from accounts import auth, keys, users
 from airi_server.kernel.errors import DomainError
 from airi_server.launch import processes
-from airi_server.launch.upstreams import Upstream
+from airi_server.launch.upstreams import LaunchUpstream
+from airi_server.runtime.options import ConfigNotSet
 from billing import ledger
-from llmrouter.configuration import seeding
+from llmrouter.configuration import publishing
+from llmrouter.configuration.options import DEFAULT_CHAT_MODEL
+from llmrouter.configuration.seeding import seed as seeding
 
+MODEL: Final = "chat-default"
 _USER: Final = "demo@example.com"
 _ADMIN: Final = "admin@example.com"
 _BY: Final = "launcher"
@@ -38,12 +43,11 @@ class Demo:
         return asdict(self)
 
 
-def seed(*, kept: Mapping[str, str], upstream: Upstream, at: datetime) -> Demo:
+def seed(*, kept: Mapping[str, str], at: datetime) -> Demo:
     """Make what is missing, reusing the passwords and the key of the last start.
 
     Args:
         kept: The last start's Demo as a mapping; empty on the first.
-        upstream: Where `chat-default` goes from now on.
         at: The time everything made now is dated.
     """
     user_id, user_password = _person(_USER, kept.get("user_password"), is_operator=False, at=at)
@@ -57,7 +61,6 @@ def seed(*, kept: Mapping[str, str], upstream: Upstream, at: datetime) -> Demo:
         by=_BY,
         at=at,
     )
-    route_chat_default(upstream.base_url, upstream.model, upstream.key, at=at)
     return Demo(
         api_key=api_key,
         user_email=_USER,
@@ -67,16 +70,64 @@ def seed(*, kept: Mapping[str, str], upstream: Upstream, at: datetime) -> Demo:
     )
 
 
-def route_chat_default(base_url: str, upstream_model: str, key: str, *, at: datetime) -> None:
+def routed() -> set[str] | None:
+    """Return the base URLs that chat models go to; None if nothing has ever been published."""
+    if publishing.newest() is None:
+        return None
+    models = publishing.current_tree().llm.models.values()
+    return {upstream.base_url for model in models for upstream in model.upstreams}
+
+
+def route(upstream: LaunchUpstream, *, at: datetime) -> bool:
+    """Have `chat-default` go to an upstream, unless somebody else has published since we did.
+
+    It becomes what `auto` means if nobody has ever said what that is.
+
+    Returns:
+        Whether it goes there now.
+    """
+    newest = publishing.newest()
+    if newest is not None and newest.published_by != _BY:
+        return upstream.base_url in (routed() or ())
     seeding.route_chat(
-        model_name="chat-default",
-        base_url=base_url,
-        override_model=upstream_model,
-        plaintext_key=key,
+        model_name=MODEL,
+        base_url=upstream.base_url,
+        override_model=upstream.model,
+        plaintext_key=upstream.key,
         key_id="demo-1",
         by=_BY,
         at=at,
+        is_default=_default() is None,
     )
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTarget:
+    """What to call a chat model in a first request, and where that goes."""
+
+    model: str
+    base_url: str
+    description: str
+
+
+def target() -> FirstTarget:
+    """Return what a newcomer's request should ask for: our model, or whatever `auto` is."""
+    models = publishing.current_tree().llm.models
+    name = MODEL if MODEL in models else _default()
+    if name not in models:
+        return FirstTarget("auto", "", "none: no model is routed, or none is the default")
+    upstream = models[name].upstreams[0]
+    where = f"{name} is routed to {upstream.base_url} ({upstream.override_model or name})"
+    return FirstTarget(name, upstream.base_url, where)
+
+
+def _default() -> str | None:
+    try:
+        model: str = DEFAULT_CHAT_MODEL.read()
+    except ConfigNotSet:
+        return None
+    return model
 
 
 def _person(

@@ -29,7 +29,7 @@ _MAX_BYTES: Final = 64 * 1024 * 1024
 _KEY: Final = web.AppKey("key", str)
 
 
-class Refused(Exception):
+class DemoRefusal(Exception):
     """An answer in OpenAI's error shape."""
 
     def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class DemoCompletion:
     """What will be said: decided before the first byte leaves."""
 
     words: list[str]
@@ -82,15 +82,15 @@ def application(key: str) -> web.Application:
 async def _gatekeeper(request: web.Request, handler: Any) -> web.StreamResponse:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if not secrets.compare_digest(given.encode(), request.app[_KEY].encode()):
-        return _refusal(Refused(401, "Incorrect API key provided.", "invalid_api_key"))
+        return _refusal(DemoRefusal(401, "Incorrect API key provided.", "invalid_api_key"))
     try:
         response: web.StreamResponse = await handler(request)
-    except Refused as refused:
+    except DemoRefusal as refused:
         return _refusal(refused)
     return response
 
 
-def _refusal(refused: Refused) -> web.Response:
+def _refusal(refused: DemoRefusal) -> web.Response:
     return web.json_response(refused.body, status=refused.status)
 
 
@@ -111,7 +111,7 @@ async def _chat_completions(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def _streamed(request: web.Request, completion: Completion) -> web.StreamResponse:
+async def _streamed(request: web.Request, completion: DemoCompletion) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
     )
@@ -127,7 +127,7 @@ async def _streamed(request: web.Request, completion: Completion) -> web.StreamR
     return response
 
 
-def _frames(completion: Completion) -> list[dict[str, Any]]:
+def _frames(completion: DemoCompletion) -> list[dict[str, Any]]:
     deltas: list[tuple[dict[str, str], str | None]] = [
         ({"role": "assistant", "content": ""}, None),
         *(({"content": piece}, None) for piece in completion.pieces),
@@ -150,22 +150,22 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw)
     except ValueError as error:
-        raise Refused(400, "The body is not JSON.", "invalid_json") from error
+        raise DemoRefusal(400, "The body is not JSON.", "invalid_json") from error
     if not isinstance(body, dict):
-        raise Refused(400, "The body must be a JSON object.", "invalid_type")
+        raise DemoRefusal(400, "The body must be a JSON object.", "invalid_type")
     return body
 
 
-def _completion(body: Mapping[str, Any]) -> Completion:
+def _completion(body: Mapping[str, Any]) -> DemoCompletion:
     if body.get("model") != MODEL:
         message = f"The model {body.get('model')!r} does not exist."
-        raise Refused(404, message, "model_not_found", "model")
+        raise DemoRefusal(404, message, "model_not_found", "model")
     messages = _messages(body)
     said = [_text(message) for message in messages if message.get("role") == "user"]
     words = said[-1].split() if said else []
     limit = _limit(body)
     options = body.get("stream_options")
-    return Completion(
+    return DemoCompletion(
         words=words[:limit],
         finish_reason="stop" if limit is None or len(words) <= limit else "length",
         prompt_tokens=sum(len(_text(message).split()) for message in messages),
@@ -178,9 +178,9 @@ def _completion(body: Mapping[str, Any]) -> Completion:
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise Refused(400, "'messages' must be a list with one or more.", "invalid", "messages")
+        raise DemoRefusal(400, "'messages' must be a list with one or more.", "invalid", "messages")
     if not all(isinstance(message, dict) for message in messages):
-        raise Refused(400, "Every message must be an object.", "invalid_type", "messages")
+        raise DemoRefusal(400, "Every message must be an object.", "invalid_type", "messages")
     return messages
 
 
@@ -190,7 +190,9 @@ def _limit(body: Mapping[str, Any]) -> int | None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise Refused(400, f"'{name}' must be a whole number of at least 1.", "invalid", name)
+            raise DemoRefusal(
+                400, f"'{name}' must be a whole number of at least 1.", "invalid", name
+            )
         return value
     return None
 

@@ -1,4 +1,8 @@
-"""One PostgreSQL cluster in a directory: made whole or not at all, and safe to kill."""
+"""One PostgreSQL cluster in a directory: made whole or not at all, and safe to kill.
+
+It has three roles: the superuser, for tests and tools; the owner, who migrates and is the hand of
+whoever works with SQL; and the one that serves, which has what was granted to it (ADR 0031).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,22 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from airi_server.launch import privileges, processes, wheels
+from airi_server.kernel import resources
+from airi_server.launch import private, privileges, processes, wheels
 
 DATABASE: Final = "airi"
+SUPERUSER: Final = "postgres"
+OWNER: Final = "airi_owner"
+SERVING: Final = "airi_app"
+ROLES_SQL: Final = resources.read_text("airi_server", "launch/roles.sql")
 _START_S: Final = 60.0
 _STOP_S: Final = 60.0
 _ORPHAN_S: Final = 30.0
-_PASSWORD_FILE: Final = "airi.password"  # noqa: S105
+_PASSWORD_FILES: Final = {
+    SUPERUSER: "airi.password",
+    OWNER: f"{OWNER}.password",
+    SERVING: f"{SERVING}.password",
+}
 _SETTINGS: Final = {
     "listen_addresses": processes.LOOPBACK,
     "unix_socket_directories": "",
@@ -43,8 +56,12 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        password = (self._cluster / _PASSWORD_FILE).read_text(encoding="ascii")
-        return f"postgresql://postgres:{password}@{processes.LOOPBACK}:{self._port}/{DATABASE}"
+        return self.url_of(SUPERUSER)
+
+    def url_of(self, role: str) -> str:
+        """Return the URL with which one of the three roles connects."""
+        password = self._password_file(role).read_text(encoding="ascii")
+        return f"postgresql://{role}:{password}@{processes.LOOPBACK}:{self._port}/{DATABASE}"
 
     def start(self) -> None:
         """Start the server, making the cluster first if there is none."""
@@ -53,6 +70,9 @@ class Postgres:
             self._make()
         self._guise.own(self._cluster)
         self._disown_stale_pid()
+        self._make_roles()
+        for path in (self._cluster, *map(self._password_file, _PASSWORD_FILES)):
+            private.close(path)
         chosen = _SETTINGS if self._durable else {**_SETTINGS, **_NOT_DURABLE}
         settings = [f"--{name}={value}" for name, value in chosen.items()]
         command = [str(self._programs / "postgres"), "-D", str(self._cluster)]
@@ -91,16 +111,44 @@ class Postgres:
             "initdb", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8",
             "--auth=trust", "--no-instructions", *hurry, "--pgdata", draft,
         )  # fmt: skip
-        statements = f"ALTER ROLE postgres PASSWORD '{password}';\nCREATE DATABASE {DATABASE};\n"
-        # A guess at 192 random bits need not be slow, and each connection would be.
-        quick = "--scram_iterations=1"
-        self._run("postgres", "--single", "-D", draft, quick, "postgres", statements=statements)
+        self._execute(
+            f"ALTER ROLE {SUPERUSER} PASSWORD '{password}';\n\nCREATE DATABASE {DATABASE};\n\n",
+            cluster=draft,
+            database="postgres",
+        )
         # Nobody can connect before this: the cluster has not yet had a port.
         rules = f"host all all {processes.LOOPBACK}/32 scram-sha-256\n"
         (draft / "pg_hba.conf").write_text(rules, encoding="ascii")
-        (draft / _PASSWORD_FILE).touch(mode=0o600)
-        (draft / _PASSWORD_FILE).write_text(password, encoding="ascii")
+        private.write_text(draft / _PASSWORD_FILES[SUPERUSER], password)
         draft.rename(self._cluster)
+
+    def _make_roles(self) -> None:
+        """Make the owner and the role that serves, also in a cluster from before there were any."""
+        roles = (OWNER, SERVING)
+        if all(self._password_file(role).exists() for role in roles):
+            return
+        passwords = {role: secrets.token_hex(24) for role in roles}
+        statements = ROLES_SQL.format(
+            database=DATABASE,
+            owner=OWNER,
+            owner_password=passwords[OWNER],
+            serving=SERVING,
+            serving_password=passwords[SERVING],
+        )
+        self._execute(statements, cluster=self._cluster, database=DATABASE)
+        for role, password in passwords.items():
+            private.write_text(self._password_file(role), password)
+
+    def _password_file(self, role: str) -> Path:
+        return self._cluster / _PASSWORD_FILES[role]
+
+    def _execute(self, statements: str, *, cluster: Path, database: str) -> None:
+        """Run statements, each with an empty line behind it, without a server, up to an error."""
+        self._run(
+            "postgres", "--single", "-j", "-D", cluster, "--exit_on_error=on",
+            # A guess at 192 random bits need not be slow, and each connection would be.
+            "--scram_iterations=1", database, statements=statements,
+        )  # fmt: skip
 
     def _run(self, program: str, *arguments: str | Path, statements: str = "") -> None:
         child = self._as_child()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import os
 import signal
@@ -16,20 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from airi_server.web import supervisor
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOOPBACK: Final = "127.0.0.1"
-_PR_SET_PDEATHSIG: Final = 1
-libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent(how: signal.Signals, *, parent: int) -> None:
-    """Have the kernel signal this process when its parent ends, even by SIGKILL.
-
-    To be called in the child, after its last change of user: that would clear the request.
-    """
-    libc.prctl(_PR_SET_PDEATHSIG, int(how), 0, 0, 0)
-    if os.getppid() != parent:  # It ended before we could ask.
-        os._exit(1)
+libc: Final = supervisor.libc
+die_with_parent: Final = supervisor.die_with_parent
 
 
 def spawn(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from airi_server.launch.upstreams import Upstream
 
 if TYPE_CHECKING:
     from airi_server.launch.demo import Demo
@@ -25,23 +24,26 @@ AIRI server is ready: {url}
   Upstream  {upstream}
   Data      {data} (demo.json has all of the above)
 
-Ctrl-C stops everything.
+Ctrl-C stops everything; what is kept is found again by the next start.
 """
 _BODY: Final = (
-    '{"model": "chat-default", "stream": true, '
+    '{"model": %s, "stream": true, '
     '"messages": [{"role": "user", "content": "Hello! Say something nice."}]}'
 )
 
 
-def block(url: str, demo: Demo, upstream: Upstream, *, data: Path) -> str:
+def block(url: str, demo: Demo, model: str, upstream: str, *, data: Path) -> str:
+    """Return it; `upstream` says where requests for the model go."""
+    # What a shell would read as the end of the body is written otherwise.
+    named = json.dumps(model).replace("'", "\\u0027")
     return _BLOCK.format(
         url=url,
         key=demo.api_key,
-        body=_BODY,
+        body=_BODY % named,
         admin_email=demo.admin_email,
         admin_password=demo.admin_password,
         user_email=demo.user_email,
         user_password=demo.user_password,
-        upstream=upstream.description,
+        upstream=upstream,
         data=data,
     )

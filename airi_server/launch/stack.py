@@ -1,9 +1,9 @@
 """PostgreSQL and Valkey for one directory, shared by every command that asks for them.
 
     with Stack(directory) as stack:
-        stack.database_url, stack.redis_url
+        stack.owner_url, stack.serving_url, stack.redis_url
 
-The first user starts a keeper (see keeper.py), later ones attach to it, the last one stops it.
+The first user starts a supervisor (supervisor.py), later ones attach to it, the last stops it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
-from airi_server.launch import private, processes
-from airi_server.launch.keeper import KEEPER_LOCK, LOG, STATE, USERS_LOCK
+from airi_server.launch import locks, private, processes
+from airi_server.launch.supervisor import LOG, STATE, SUPERVISOR_LOCK, USERS_LOCK
 
 _START_S: Final = 90.0
 # What anybody may ask without a password: PostgreSQL's "do you speak TLS?" and Valkey's PING.
@@ -29,7 +29,7 @@ _QUESTIONS: Final = {
     "database_url": (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big"),
     "redis_url": b"PING\r\n",
 }
-# Keepers that others still need when their starter leaves; subprocess warns about a dropped child.
+# Supervisors that others still need when their starter leaves; subprocess warns about dropped ones.
 _left_running: Final[list[subprocess.Popen[bytes]]] = []
 
 
@@ -43,14 +43,22 @@ class Stack:
     Args:
         directory: Holds the cluster, the logs and the locks; made if missing, mode 700.
         durable: False lets PostgreSQL lose data in a power cut (tests); whoever starts decides.
+
+    Attributes:
+        database_url: PostgreSQL as the superuser, for tests and tools.
+        owner_url: The same as the owner of the database, who migrates.
+        serving_url: The same as the role that serves.
+        redis_url: Valkey.
     """
 
     def __init__(self, directory: Path | str, *, durable: bool = True) -> None:
         self._directory = Path(directory).absolute()
         self._durable = durable
         self._users: BinaryIO | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self.database_url = ""
+        self.owner_url = ""
+        self.serving_url = ""
         self.redis_url = ""
 
     def __enter__(self) -> Self:
@@ -73,29 +81,30 @@ class Stack:
         """
         private.directory(self._directory)
         self._users = (self._directory / USERS_LOCK).open("ab")
-        # Waits here while a keeper is on its way out, so that nobody attaches to a dying stack.
+        # Waits here while a supervisor is on its way out, so that none attaches to a dying stack.
         fcntl.flock(self._users, fcntl.LOCK_SH)
         try:
-            self._start_keeper()
+            self._start_supervisor()
             state = self._wait_for_servers()
         except BaseException:
             self._users.close()
             raise
         self.database_url, self.redis_url = state["database_url"], state["redis_url"]
+        self.owner_url, self.serving_url = state["owner_url"], state["serving_url"]
 
     def close(self) -> None:
         """Leave; the last user also waits until both servers have stopped."""
         if self._users is None or self._users.closed:
             return
-        with self._users as users, (self._directory / KEEPER_LOCK).open("ab") as keeper:
-            if _locked(users, fcntl.LOCK_EX):
-                self._dismiss_keeper()
-            elif _locked(users, fcntl.LOCK_SH):
+        with self._users as users, (self._directory / SUPERVISOR_LOCK).open("ab") as supervisor:
+            if locks.is_taken(users, fcntl.LOCK_EX):
+                self._dismiss_supervisor()
+            elif locks.is_taken(users, fcntl.LOCK_SH):
                 self._leave_to_others()
                 return
-            fcntl.flock(keeper, fcntl.LOCK_EX)
-        if self._keeper is not None:
-            self._keeper.wait()
+            fcntl.flock(supervisor, fcntl.LOCK_EX)
+        if self._supervisor is not None:
+            self._supervisor.wait()
 
     def holds(self) -> tuple[int, ...]:
         """Return the descriptors that a child may inherit to use the stack even longer than us."""
@@ -105,14 +114,14 @@ class Stack:
         """Tell whether the servers we were given are still kept."""
         return (self._directory / STATE).exists() and self._is_kept()
 
-    def _start_keeper(self) -> None:
-        """Start a keeper unless there is one; its lock goes from us to it without a gap."""
-        with (self._directory / KEEPER_LOCK).open("ab") as lock:
-            if not _locked(lock, fcntl.LOCK_EX):
+    def _start_supervisor(self) -> None:
+        """Start a supervisor unless there is one; its lock goes from us to it without a gap."""
+        with (self._directory / SUPERVISOR_LOCK).open("ab") as lock:
+            if not locks.is_taken(lock, fcntl.LOCK_EX):
                 return
             (self._directory / STATE).unlink(missing_ok=True)
-            self._keeper = processes.spawn(
-                "keeper",
+            self._supervisor = processes.spawn(
+                "supervisor",
                 str(self._directory),
                 f"--lock={lock.fileno()}",
                 *([] if self._durable else ["--not-durable"]),
@@ -125,35 +134,29 @@ class Stack:
         while time.monotonic() < deadline:
             state = private.read(self._directory / STATE)
             if state and all(_answers(state[name], ask) for name, ask in _QUESTIONS.items()):
+                if "serving_url" not in state:
+                    raise StackFailed("An older ./run is still running here; stop it first.")
                 return state
-            if self._keeper is not None and self._keeper.poll() is not None:
+            if self._supervisor is not None and self._supervisor.poll() is not None:
                 raise StackFailed(processes.tail(self._directory / LOG, lines=20))
             if not self._is_kept():
-                self._start_keeper()  # Somebody else's keeper, on which we counted, is gone.
+                self._start_supervisor()  # that of another command, on which we counted, is gone
             time.sleep(0.02)
         raise StackFailed(f"The servers in {self._directory} did not come up in {_START_S:.0f} s.")
 
     def _leave_to_others(self) -> None:
-        if self._keeper is not None:
-            _left_running.append(self._keeper)
+        if self._supervisor is not None:
+            _left_running.append(self._supervisor)
 
     def _is_kept(self) -> bool:
-        with (self._directory / KEEPER_LOCK).open("ab") as lock:
-            return not _locked(lock, fcntl.LOCK_SH)
+        with (self._directory / SUPERVISOR_LOCK).open("ab") as lock:
+            return not locks.is_taken(lock, fcntl.LOCK_SH)
 
-    def _dismiss_keeper(self) -> None:
+    def _dismiss_supervisor(self) -> None:
         state = private.read(self._directory / STATE)
         with contextlib.suppress(ProcessLookupError):
             if state and self._is_kept():
-                os.kill(int(state["keeper_pid"]), signal.SIGTERM)
-
-
-def _locked(file: BinaryIO, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+                os.kill(int(state["supervisor_pid"]), signal.SIGTERM)
 
 
 def _answers(url: str, question: bytes) -> bool:

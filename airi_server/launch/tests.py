@@ -1,4 +1,4 @@
-"""`./run test`: every check on one throw-away stack, and one verdict.
+"""`./run test`: every check and every test, on one throw-away stack.
 
 Arguments go to pytest, which then runs alone: `./run test tests/billing -k hold`. With `--browser`
 it runs the tests in Chromium, with `--clients` those with real client libraries: both are otherwise
@@ -14,10 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,34 +35,15 @@ _CHECKS: Final = {
         "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_logo=True))",
     ],
     "mypy": [sys.executable, "-m", "mypy", "."],
+    "assertions": [sys.executable, "-m", "tests.assertions"],
 }  # fmt: skip
+_REPAIRS: Final = (
+    [str(_SCRIPTS / "ruff"), "check", "--fix", "--quiet", "."],
+    [str(_SCRIPTS / "ruff"), "format", "--quiet", "."],
+)
+_CHECK: Final = [sys.executable, "-m", "airi_server.launch", "check"]
 _CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
 _NODE: Final = ("node", "npm")
-
-
-@dataclass(slots=True)
-class Check:
-    """A static check and how it went."""
-
-    name: str
-    command: list[str]
-    output: str = field(default="", init=False)
-    passed: bool = field(default=False, init=False)
-    seconds: float = field(default=0.0, init=False)
-
-    def run(self) -> None:
-        started = time.monotonic()
-        outcome = subprocess.run(
-            self.command,
-            cwd=processes.ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        self.output = outcome.stdout.decode(errors="replace").rstrip()
-        self.passed = outcome.returncode == 0
-        self.seconds = time.monotonic() - started
 
 
 def chromium() -> str | None:
@@ -115,8 +94,8 @@ def main(arguments: list[str]) -> None:
         Stack(directory, durable=False) as stack,
     ):
         _apply(stack.database_url, stack.redis_url)
-        passed = _only_pytest(arguments) if arguments else _everything()
-    sys.exit(0 if passed else 1)
+        status = _run([*_PYTEST, *arguments]) if arguments else _everything()
+    sys.exit(status)
 
 
 def _of_pytest(arguments: list[str]) -> list[str]:
@@ -140,12 +119,10 @@ def check(arguments: list[str]) -> None:
     """Run the static checks alone; with `--fix`, ruff repairs what it can first."""
     _apply("postgresql://nobody@127.0.0.1:1/none", "redis://127.0.0.1:1/0")
     if "--fix" in arguments:
-        for repair in (["check", "--fix", "--quiet", "."], ["format", "--quiet", "."]):
-            subprocess.run([str(_SCRIPTS / "ruff"), *repair], cwd=processes.ROOT, check=False)
-    checks = _checks()
-    _run(checks)
-    _report(checks)
-    sys.exit(0 if all(each.passed for each in checks) else 1)
+        for command in _REPAIRS:
+            _run(command)
+    failed = [name for name, command in _CHECKS.items() if not _succeeds(name, command)]
+    sys.exit(f"./run check: {', '.join(failed)} failed." if failed else 0)
 
 
 def _apply(database_url: str, redis_url: str) -> None:
@@ -160,56 +137,22 @@ def _apply(database_url: str, redis_url: str) -> None:
     )
 
 
-def _checks() -> list[Check]:
-    return [Check(name, command) for name, command in _CHECKS.items()]
+def _succeeds(name: str, command: list[str]) -> bool:
+    print(f"--- {name}", flush=True)
+    return _run(command) == 0
 
 
-def _run(checks: list[Check]) -> None:
-    for each in checks:
-        each.run()
+def _everything() -> int:
+    """Run the checks beside all tests. pytest has the last word, unless a check failed."""
+    with tempfile.TemporaryFile() as said:
+        checks = subprocess.Popen(_CHECK, cwd=processes.ROOT, stdout=said, stderr=said)
+        status = _run([*_PYTEST, "-n", str(_WORKERS), "--dist", "loadgroup", *_SLOWEST])
+        if checks.wait() == 0:
+            return status
+        said.seek(0)
+        print(said.read().decode(errors="replace"), end="", flush=True)
+    return status or 1
 
 
-def _only_pytest(arguments: list[str]) -> bool:
-    command = [*_PYTEST, *arguments]
-    return subprocess.run(command, cwd=processes.ROOT, check=False).returncode == 0
-
-
-def _everything() -> bool:
-    checks = _checks()
-    # One after the other beside pytest: the tests want the other processors.
-    beside = threading.Thread(target=_run, args=[checks])
-    beside.start()
-    code, verdict = _pytest_live()
-    beside.join()
-    _report(checks)
-    print(verdict, flush=True)
-    return code == 0 and all(each.passed for each in checks)
-
-
-def _pytest_live() -> tuple[int, str]:
-    """Run all tests, showing what pytest says as it says it; return its last line too."""
-    color = "yes" if sys.stdout.isatty() else "no"
-    command = [*_PYTEST, "-n", str(_WORKERS), "--dist", "loadgroup", f"--color={color}", *_SLOWEST]
-    kept = b""
-    with subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.PIPE) as pytest:
-        try:
-            while pytest.stdout and (piece := os.read(pytest.stdout.fileno(), 65536)):
-                sys.stdout.buffer.write(piece)
-                sys.stdout.buffer.flush()
-                kept = (kept + piece)[-4096:]
-        except BaseException:
-            pytest.kill()
-            raise
-    lines = kept.decode(errors="replace").splitlines() or ["0 passed, 0 failed"]
-    return pytest.returncode, lines[-1]
-
-
-def _report(checks: list[Check]) -> None:
-    for each in checks:
-        if not each.passed:
-            print(f"\n--- {each.name} ---\n{each.output}")
-    print()
-    for each in checks:
-        verdict = "ok" if each.passed else "FAILED"
-        print(f"{each.name:<14} {verdict:<7} {each.seconds:5.1f} s")
-    print(flush=True)
+def _run(command: list[str]) -> int:
+    return subprocess.run(command, cwd=processes.ROOT, check=False).returncode

@@ -12,18 +12,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from airi_server.launch import demo_upstream, local_llm, private, processes
 
+DEMO: Final = "demo-upstream.json"
+LLM: Final = "local-llm.json"
 _LLM_START_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class LaunchUpstream:
     """Where a request goes, with what, and how to say so to the person at the terminal."""
 
     base_url: str
@@ -32,33 +34,73 @@ class Upstream:
     description: str
 
 
-@contextlib.contextmanager
-def chosen(directory: Path, *, with_llm: bool) -> Iterator[Upstream]:
-    """Yield the upstream of choice, started if it is ours."""
-    if key := os.environ.get("OPENROUTER_KEY"):
-        yield Upstream(
-            "https://openrouter.ai/api/v1",
-            "openai/gpt-4o-mini",
-            key,
-            "OpenRouter (openai/gpt-4o-mini), with the key in OPENROUTER_KEY",
-        )
-    elif with_llm:
-        with _local_llm(directory) as upstream:
-            yield upstream
-    else:
-        with _demo(directory) as upstream:
-            yield upstream
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """Those of ours that run, and the one that `chat-default` is to go to from now on.
+
+    Args:
+        running: By their base URLs.
+        asked_for: None where nobody asked for another than the routes have.
+    """
+
+    running: dict[str, LaunchUpstream]
+    asked_for: LaunchUpstream | None
 
 
 @contextlib.contextmanager
-def _demo(directory: Path) -> Iterator[Upstream]:
-    kept = _kept(directory / "demo-upstream.json")
+def chosen(
+    directory: Path, *, with_llm: bool, routed: Collection[str] | None = None
+) -> Iterator[Upstreams]:
+    """Yield the upstream of choice, started if it is ours, as are those that have requests.
+
+    Args:
+        directory: Where ports and keys of ours are kept.
+        with_llm: Whether the local language model was asked for.
+        routed: The base URLs that the routes in force lead to; None if there never were any.
+    """
+    key = os.environ.get("OPENROUTER_KEY")
+    if key and with_llm:
+        print("./run: OPENROUTER_KEY is set and wins over --llm; unset it for the local language "
+              "model.", flush=True)  # fmt: skip
+    wants_llm = with_llm and not key
+    wants_demo = routed is None and not key and not with_llm
+    asked_for = _openrouter(key) if key else None
+    running = {}
+    with contextlib.ExitStack() as started:
+        for file, start, is_wanted in ((LLM, _local_llm, wants_llm), (DEMO, _demo, wants_demo)):
+            was_at = _base_url(private.read(directory / file).get("port", "0"))
+            if not is_wanted and was_at not in (routed or ()):
+                continue
+            ours = started.enter_context(start(directory))
+            running[ours.base_url] = ours
+            # One that found its port taken is somewhere else now, where no route leads.
+            if is_wanted or ours.base_url != was_at:
+                asked_for = asked_for or ours
+        yield Upstreams(running, asked_for)
+
+
+def _openrouter(key: str) -> LaunchUpstream:
+    return LaunchUpstream(
+        "https://openrouter.ai/api/v1",
+        "openai/gpt-4o-mini",
+        key,
+        "OpenRouter (openai/gpt-4o-mini), with the key in OPENROUTER_KEY",
+    )
+
+
+def _base_url(port: int | str) -> str:
+    return f"http://{processes.LOOPBACK}:{port}/v1"
+
+
+@contextlib.contextmanager
+def _demo(directory: Path) -> Iterator[LaunchUpstream]:
+    kept = _kept(directory / DEMO)
     # Listening before the child runs: a request that comes early waits for it in the queue. The
     # port is the last start's, shared with any second `./run`, so that the route stays as it is.
     with _bound(int(kept["port"])) as listener:
         listener.listen(1024)
         port = listener.getsockname()[1]
-        private.write(directory / "demo-upstream.json", {**kept, "port": str(port)})
+        private.write(directory / DEMO, {**kept, "port": str(port)})
         child = processes.spawn(
             "demo_upstream",
             f"--socket={listener.fileno()}",
@@ -67,8 +109,8 @@ def _demo(directory: Path) -> Iterator[Upstream]:
             pass_fds=(listener.fileno(),),
         )
     with _stopped_at_the_end(child, signal.SIGTERM):
-        yield Upstream(
-            f"http://{processes.LOOPBACK}:{port}/v1",
+        yield LaunchUpstream(
+            _base_url(port),
             demo_upstream.MODEL,
             kept["key"],
             "a demo that ECHOES your message word by word: no language model. "
@@ -77,12 +119,12 @@ def _demo(directory: Path) -> Iterator[Upstream]:
 
 
 @contextlib.contextmanager
-def _local_llm(directory: Path) -> Iterator[Upstream]:
+def _local_llm(directory: Path) -> Iterator[LaunchUpstream]:
     local_llm.install()
-    kept = _kept(directory / "local-llm.json")
+    kept = _kept(directory / LLM)
     with _bound(int(kept["port"])) as probe:
         port = probe.getsockname()[1]
-    private.write(directory / "local-llm.json", {**kept, "port": str(port)})
+    private.write(directory / LLM, {**kept, "port": str(port)})
     log = directory / "local-llm.log"
     child = processes.spawn(
         "local_llm",
@@ -92,8 +134,8 @@ def _local_llm(directory: Path) -> Iterator[Upstream]:
     )
     with _stopped_at_the_end(child, signal.SIGKILL):
         _wait_for_llm(child, port, kept["key"], log)
-        yield Upstream(
-            f"http://{processes.LOOPBACK}:{port}/v1",
+        yield LaunchUpstream(
+            _base_url(port),
             local_llm.MODEL,
             kept["key"],
             f"llama.cpp on this machine, with {local_llm.MODEL}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from airi_server.launch import environment, processes, ready, serve, tests, upstreams
-from airi_server.launch.upstreams import Upstream
+from airi_server.launch.upstreams import LaunchUpstream
 
 RUN = processes.ROOT / "run"
 
@@ -44,8 +45,8 @@ def test_what_it_starts_may_keep_its_bytecode(tmp_path: Path) -> None:
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\nenv\n")
     python.chmod(0o755)
-    for place in ("requirements.txt", ".venv/requirements.txt"):
-        shutil.copyfile(processes.ROOT / "requirements.txt", tmp_path / place)
+    for place in ("requirements-launch.txt", ".venv/requirements-launch.txt"):
+        shutil.copyfile(processes.ROOT / "requirements-launch.txt", tmp_path / place)
     shutil.copy(RUN, tmp_path / "run")
     environ = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "LOG_LEVEL": "INFO"}
 
@@ -101,7 +102,7 @@ def test_an_option_stands_for_the_directory_of_its_tests(
 @pytest.mark.parametrize(
     ("installed", "command", "browser", "expected"),
     [
-        ("", "serve", "chromium", "requirements.txt"),
+        ("", "serve", "chromium", "requirements-launch.txt"),
         ("", "test", "", "requirements-dev.txt"),
         ("", "check", "chromium", "requirements-dev.txt"),
         ("", "test", "chromium", "requirements-e2e.txt"),
@@ -109,8 +110,6 @@ def test_an_option_stands_for_the_directory_of_its_tests(
         ("dev", "serve", "chromium", "requirements-dev.txt"),
         ("e2e", "serve", "", "requirements-e2e.txt"),
         ("e2e", "check", "", "requirements-e2e.txt"),
-        ("", "mutants", "", "requirements-mutants.txt"),
-        ("mutants", "test", "chromium", "requirements-mutants.txt"),
     ],
 )
 def test_a_command_installs_what_it_needs_and_removes_nothing(
@@ -152,12 +151,57 @@ def test_an_unknown_command_is_one_line() -> None:
 def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server((processes.LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(SystemExit, match=f"Port {port} is taken"):
+        with pytest.raises(SystemExit, match=f"^./run: --port {port} is taken. Free it, or"):
             serve.main(["--port", str(port)])
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["uv", "llm", "e2e", "mutants"])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--port", "http"], "--port: 'http' is no whole number from 1 to 65535"),
+        (["--port", "0"], "--port: '0' is no whole number from 1 to 65535"),
+        (["--port", "65536"], "--port: '65536' is no whole number from 1 to 65535"),
+        (["--workers", "x"], "--workers: 'x' is no whole number from 1 to 64"),
+        (["--prot", "1"], "unrecognized arguments: --prot 1"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        serve.main(arguments)
+
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("./run: ")
+    assert f"{line}. ./run --help" in said
+    assert said.count("\n") == 1
+
+
+def test_a_place_is_meant_from_where_the_caller_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "there/.venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    for place in ("requirements-launch.txt", ".venv/requirements-launch.txt"):
+        shutil.copyfile(processes.ROOT / "requirements-launch.txt", tmp_path / "there" / place)
+    shutil.copy(RUN, tmp_path / "there/run")
+    said = subprocess.run(
+        ["there/run", "--data", "mine"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"AIRI_CALLED_FROM={tmp_path}\n" in said.stdout
+
+    monkeypatch.setenv("AIRI_CALLED_FROM", str(tmp_path))
+    assert environment.data_directory(Path("mine")) == tmp_path / "mine"
+    assert environment.data_directory(tmp_path / "other") == tmp_path / "other"
+    assert environment.data_directory(None) == processes.ROOT / ".data"
+
+
+@pytest.mark.parametrize("name", ["uv", "llm", "launch", "dev", "e2e"])
 def test_what_is_installed_is_pinned_by_hash_and_names_no_host(name: str) -> None:
     content = (processes.ROOT / f"requirements-{name}.txt").read_text()
     pins = re.findall(r"^[a-z0-9-]+==\S+ \\$", content, re.MULTILINE)
@@ -185,7 +229,7 @@ def test_secrets_are_made_once_and_yield_to_the_environment(
     assert os.environ["SECRET_KEY"] == "the caller's"
 
 
-def models(upstream: Upstream) -> int:
+def models(upstream: LaunchUpstream) -> int:
     host, port = re.match(r"http://(.+):(\d+)/v1", upstream.base_url).groups()  # type: ignore[union-attr]
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
         headers = {"Authorization": f"Bearer {upstream.key}"}
@@ -193,39 +237,85 @@ def models(upstream: Upstream) -> int:
         return connection.getresponse().status
 
 
-def test_the_demo_keeps_its_address_and_may_be_started_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENROUTER_KEY", raising=False)
+
+
+def asked_for(chosen: upstreams.Upstreams) -> LaunchUpstream:
+    assert chosen.asked_for is not None
+    return chosen.asked_for
+
+
+@pytest.mark.usefixtures("_no_key")
+def test_the_demo_keeps_its_address_and_may_be_started_twice(tmp_path: Path) -> None:
     with upstreams.chosen(tmp_path, with_llm=False) as first:
-        assert models(first) == 200
+        assert models(asked_for(first)) == 200
         with upstreams.chosen(tmp_path, with_llm=False) as second:
             assert second == first
     with upstreams.chosen(tmp_path, with_llm=False) as third:
         assert third == first
-        assert "ECHOES" in third.description
-        assert models(third) == 200
+        assert "ECHOES" in asked_for(third).description
+        assert models(asked_for(third)) == 200
 
 
-def test_an_openrouter_key_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_no_key")
+def test_what_the_routes_lead_to_is_started_and_nothing_else(tmp_path: Path) -> None:
+    with upstreams.chosen(
+        tmp_path, with_llm=False, routed=["https://openrouter.ai/api/v1"]
+    ) as none:
+        assert none == upstreams.Upstreams({}, None)
+    with upstreams.chosen(tmp_path, with_llm=False) as first:
+        (url,) = first.running
+    with upstreams.chosen(tmp_path, with_llm=False, routed=[url]) as again:
+        assert (list(again.running), again.asked_for) == ([url], None)
+        assert models(again.running[url]) == 200
+
+    # Something else has taken its port meanwhile: it has to be routed to anew.
+    with socket.create_server(("127.0.0.1", int(url.split(":")[2].split("/")[0]))):
+        with upstreams.chosen(tmp_path, with_llm=False, routed=[url]) as moved:
+            assert asked_for(moved).base_url != url
+            assert models(asked_for(moved)) == 200
+
+
+def test_an_openrouter_key_wins_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OPENROUTER_KEY", "sk-or-of-the-tests")
-    with upstreams.chosen(tmp_path, with_llm=True) as upstream:
+    with upstreams.chosen(tmp_path, with_llm=True) as chosen:
+        upstream = asked_for(chosen)
         assert upstream.base_url == "https://openrouter.ai/api/v1"
         assert upstream.key == "sk-or-of-the-tests"
         assert upstream.key not in upstream.description
+    assert capsys.readouterr().out.startswith("./run: OPENROUTER_KEY is set and wins over --llm")
+
+
+@pytest.mark.django_db
+def test_a_key_that_was_pasted_with_its_quotes_ends_the_start_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_KEY", '"sk-of-the-tests"')
+
+    with contextlib.ExitStack() as running, pytest.raises(SystemExit) as ended:
+        serve._routed(tmp_path, running, with_llm=False)
+
+    said = str(ended.value)
+    assert said.startswith("./run: OpenRouter")
+    assert "The key stands in quotation marks" in said
+    assert "sk-of-the-tests" not in said
 
 
 def test_the_curl_of_the_ready_block_can_be_pasted() -> None:
     from airi_server.launch.demo import Demo
 
     demo = Demo("sk-airi-x", "demo@example.com", "one", "admin@example.com", "two")
-    upstream = Upstream("http://127.0.0.1:1/v1", "model", "sk-upstream", "an upstream")
-    block = ready.block("http://127.0.0.1:8000", demo, upstream, data=Path(".data"))
+    where = ("it's mine", "an upstream")
+    block = ready.block("http://127.0.0.1:8000", demo, *where, data=Path(".data"))
 
     command = shlex.split(block[block.index("curl") : block.index("\n\n  Chat")])
     assert command[:3] == ["curl", "-N", "http://127.0.0.1:8000/v1/chat/completions"]
     assert "Authorization: Bearer sk-airi-x" in command
-    assert "sk-upstream" not in block
+    assert json.loads(command[-1])["model"] == "it's mine"
     # Behind the #, which no server and no log ever sees.
     assert "http://127.0.0.1:8000/app/chat#key=sk-airi-x\n" in block
 

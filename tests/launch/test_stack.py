@@ -102,6 +102,14 @@ def test_what_is_secret_is_closed_to_others(directory: Path) -> None:
     }
 
 
+def test_unless_told_otherwise_a_commit_is_on_the_disk(directory: Path) -> None:
+    wanted = ("fsync", "synchronous_commit", "full_page_writes")
+    with stack.Stack(directory) as running:
+        found = {name: execute(running.database_url, f"SHOW {name}") for name in wanted}
+
+    assert found == {name: [("on",)] for name in wanted}
+
+
 def test_the_last_to_leave_stops_everything(directory: Path) -> None:
     with stack.Stack(directory, durable=False) as first:
         with stack.Stack(directory) as second:
@@ -153,10 +161,10 @@ with Stack(sys.argv[1]) as stack:
     assert eventually(lambda: processes_of(directory) == [])
 
 
-def test_a_killed_keeper_is_replaced(directory: Path) -> None:
+def test_a_killed_supervisor_is_replaced(directory: Path) -> None:
     with stack.Stack(directory, durable=False) as lost:
-        keeper = int(private.read(directory / "stack.json")["keeper_pid"])
-        os.kill(keeper, signal.SIGKILL)
+        supervisor = int(private.read(directory / "stack.json")["supervisor_pid"])
+        os.kill(supervisor, signal.SIGKILL)
         assert eventually(lambda: not lost.is_running())
         with stack.Stack(directory, durable=False) as found:
             assert execute(found.database_url, "SELECT 1") == [(1,)]

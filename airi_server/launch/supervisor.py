@@ -1,11 +1,11 @@
 """The process that owns a stack's two servers and ends with its last user.
 
 It is a process of its own so that no command's end takes the servers from another command, and
-so that a killed command leaves nothing behind: the kernel gives its lock back, and the keeper,
+so that a killed command leaves nothing behind: the kernel gives its lock back, and the supervisor,
 which waits for exactly that, stops both servers in order.
 
-    locks      keeper.lock   exclusive: the keeper, all its life (handed down by its starter)
-               users.lock    shared: every user; exclusive: nobody uses it any more
+    locks      supervisor.lock   exclusive: the supervisor, all its life (its starter hands it down)
+               users.lock        shared: every user; exclusive: nobody uses it any more
     promises   stack.json exists while the servers answer
 """
 
@@ -22,13 +22,13 @@ from types import FrameType
 from typing import Final
 
 from airi_server.launch import private
-from airi_server.launch.postgres import Postgres
+from airi_server.launch.postgres import OWNER, SERVING, Postgres
 from airi_server.launch.valkey import Valkey
 
-KEEPER_LOCK: Final = "keeper.lock"
+SUPERVISOR_LOCK: Final = "supervisor.lock"
 USERS_LOCK: Final = "users.lock"
 STATE: Final = "stack.json"
-LOG: Final = "keeper.log"
+LOG: Final = "supervisor.log"
 
 
 def keep(directory: Path, *, durable: bool) -> None:
@@ -42,8 +42,16 @@ def keep(directory: Path, *, durable: bool) -> None:
         servers.callback(valkey.stop)
         postgres.wait()
         valkey.wait()
-        urls = {"database_url": postgres.url, "redis_url": valkey.url}
-        private.write(directory / STATE, {**urls, "keeper_pid": str(os.getpid())})
+        private.write(
+            directory / STATE,
+            {
+                "database_url": postgres.url,
+                "owner_url": postgres.url_of(OWNER),
+                "serving_url": postgres.url_of(SERVING),
+                "redis_url": valkey.url,
+                "supervisor_pid": str(os.getpid()),
+            },
+        )
         servers.callback(_withdraw, directory)
         signal.signal(signal.SIGTERM, _on_dismissal)
         signal.signal(signal.SIGCHLD, _on_server_death)
