@@ -20,7 +20,17 @@ from typing import Final
 import orjson
 
 from airi_server.launch import processes
-from tests.bench import against, instances, memory, overhead, paced, rig, rows, table
+from tests.bench import (
+    against,
+    instances,
+    memory,
+    overhead,
+    paced,
+    redis_clients,
+    rig,
+    rows,
+    table,
+)
 from tests.bench.cases import MODEL
 from tests.bench.goals import Findings
 from tests.bench.goals import table as goals_table
@@ -32,6 +42,7 @@ PARTS: Final[Mapping[str, Callable[[rig.Rig, argparse.Namespace], Findings]]] = 
     "instances": instances.run,
     "memory": memory.run,
     "rows": rows.run,
+    "redis": redis_clients.run,
     "against": against.run,
 }
 _SECONDS: Final = 15.0

@@ -122,7 +122,7 @@ def fire(case: Case, target: Target, seconds: float, *, most: int = 1_000_000) -
         most=most,
         spread_s=case.spread_s,
     )
-    generator = spawn("load", pipes=True)
+    generator = spawn("bench.load", pipes=True)
     try:
         said, _ = generator.communicate(orjson.dumps(plan), timeout=seconds + 60)
     finally:

@@ -57,7 +57,7 @@ def _sides(rig: Rig, workers: int) -> Iterator[list[Side]]:
 @contextmanager
 def _balancer(behind: Target) -> Iterator[tuple[Target, int]]:
     """Lead to the same servers through a balancer in a process of its own."""
-    process = spawn("balancer", *map(str, behind.ports), pipes=True)
+    process = spawn("lab.balancer", *map(str, behind.ports), pipes=True)
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())

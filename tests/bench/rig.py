@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from airi_server.launch import private, processes
-from airi_server.launch.keeper import STATE
 from airi_server.launch.stack import Stack
+from airi_server.launch.supervisor import STATE
 from tests.bench import cpu
 from tests.bench.books import Books
 from tests.bench.servers import Servers, spawn
@@ -42,9 +42,9 @@ class Rig:
         self._counts = directory / "counts"
         self._counts.mkdir()
         self.servers = Servers(self._counts)
-        keeper = int(private.read(directory / STATE)["keeper_pid"])
+        supervisor = int(private.read(directory / STATE)["supervisor_pid"])
         seen = cpu.Processes()
-        kept = {seen.names[pid]: pid for pid in seen.children(keeper)}
+        kept = {seen.names[pid]: pid for pid in seen.children(supervisor)}
         postgres = next(pid for name, pid in kept.items() if name.startswith("postgres"))
         valkey = next(pid for name, pid in kept.items() if pid != postgres)
         self.kinds: dict[str, list[int]] = {
@@ -86,7 +86,9 @@ def _start_upstream(rig: Rig, ending: contextlib.ExitStack, port: int) -> None:
     with _upstream_socket(port) as listener:
         listener.listen(1024)
         rig.upstream_port = listener.getsockname()[1]
-        upstream = spawn("upstream", f"--socket={listener.fileno()}", pass_fds=[listener.fileno()])
+        upstream = spawn(
+            "bench.upstream", f"--socket={listener.fileno()}", pass_fds=[listener.fileno()]
+        )
     ending.callback(processes.stop, upstream, how=signal.SIGTERM, patience_s=5)
     rig.kinds["upstream"].append(upstream.pid)
 

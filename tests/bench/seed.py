@@ -10,7 +10,7 @@ from typing import Final
 
 from accounts import keys, users
 from billing import ledger
-from llmrouter.configuration import seeding
+from llmrouter.configuration.seeding import seed
 from tests.bench import upstream
 
 MODEL: Final = "chat-default"
@@ -45,7 +45,7 @@ def _caller(number: int, *, at: datetime) -> str:
 
 
 def route(base_url: str) -> None:
-    seeding.route_chat(
+    seed.route_chat(
         model_name=MODEL,
         base_url=base_url,
         override_model=upstream.MODEL,

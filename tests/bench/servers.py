@@ -29,8 +29,8 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a module of this package, which ends with us."""
-    command = [sys.executable, "-m", f"tests.bench.{module}", f"--parent={os.getpid()}"]
+    """Start a module of the tests, which ends with us."""
+    command = [sys.executable, "-m", f"tests.{module}", f"--parent={os.getpid()}"]
     with contextlib.ExitStack() as closing:
         return subprocess.Popen(
             [*command, *arguments],
@@ -83,7 +83,7 @@ class Servers:
         """Start processes until there are `count`."""
         for _ in range(count - len(self._processes)):
             process = spawn(
-                "server",
+                "bench.server",
                 f"--socket={self._listener.fileno()}",
                 pass_fds=[self._listener.fileno()],
                 environment=self._environment,

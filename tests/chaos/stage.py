@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from airi_server.launch import private, processes
-from airi_server.launch.postgres import Postgres
+from airi_server.launch.postgres import SERVING, Postgres
 from airi_server.launch.valkey import Valkey
 from tests.chaos.faults import INSTANCES, Fault, Kind
 
@@ -39,11 +39,15 @@ _UNWANTED: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http_proxy", "https_proxy", 
 
 
 class Instance:
-    """One server process on a port of its own, which it keeps from life to life."""
+    """One server process on a port of its own, which it keeps from life to life.
 
-    def __init__(self, number: int, directory: Path) -> None:
+    It connects with the role that serves, as in a deployment.
+    """
+
+    def __init__(self, number: int, directory: Path, postgres: Postgres) -> None:
         self.port = processes.free_port()
         self._directory = directory
+        self._postgres = postgres
         self._number = number
         self._lives = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,6 +64,7 @@ class Instance:
                 "worker",
                 f"--socket={listener.fileno()}",
                 log=self._directory / f"instance-{self._number}-{self._lives:03}.log",
+                environment={"DATABASE_URL": self._postgres.url_of(SERVING)},
                 pass_fds=(listener.fileno(),),
             )
 
@@ -99,7 +104,9 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self._postgres = Postgres(directory, durable=True)
         self._valkey = Valkey(directory)
-        self.instances = [Instance(number, directory) for number in range(INSTANCES)]
+        self.instances = [
+            Instance(number, directory, self._postgres) for number in range(INSTANCES)
+        ]
         self.ports = [instance.port for instance in self.instances]
         self._locks = {target: asyncio.Lock() for target in (_POSTGRES, _VALKEY, *range(INSTANCES))}
         # A child is signalled when the thread that started it ends: these stay to the end.

@@ -115,8 +115,8 @@ class TestPartOfAStream:
         [
             (VOIDED, "3 frames came, the row is voided"),
             ({"completion_tokens": 2, "charged": 102}, "3 frames came, 2 tokens are charged"),
-            ({"completion_tokens": 6, "charged": 106}, "at most 5 tokens were sent"),
-            ({"prompt_tokens": 101, "charged": 104}, "at most 5 tokens were sent"),
+            ({"completion_tokens": 6, "charged": 106}, "at most 4 tokens were sent"),
+            ({"prompt_tokens": 101, "charged": 104}, "at most 4 tokens were sent"),
         ],
     )
     def test_for_less_or_more_is_seen(self, world, columns, said):

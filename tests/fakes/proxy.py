@@ -11,7 +11,7 @@ class SilentProxy:
     """Use as an async context manager; it stands in front of `host` and `port`.
 
     After `silence` the connections made so far swallow what they are given; new ones work. After
-    `cut` there are none, and none can be made.
+    `swallow` new ones do so too. After `cut` there are none, and none can be made.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -19,10 +19,16 @@ class SilentProxy:
         self._target = (host, port)
         self._generation = 0
         self._is_cut = False
+        self._is_black_hole = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def silence(self) -> None:
         self._generation += 1
+
+    def swallow(self) -> None:
+        """Lead nowhere, for everybody, until `mend`."""
+        self._is_black_hole = True
+        self.silence()
 
     def cut(self) -> None:
         """End every connection and refuse new ones, until `mend`."""
@@ -31,7 +37,7 @@ class SilentProxy:
             task.cancel()
 
     def mend(self) -> None:
-        self._is_cut = False
+        self._is_cut = self._is_black_hole = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -51,7 +57,7 @@ class SilentProxy:
             writer.close()
             return
         self._tasks.add(task)
-        born = self._generation
+        born = -1 if self._is_black_hole else self._generation
         there, back = await asyncio.open_connection(*self._target)
         try:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):

@@ -10,6 +10,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import hiredis
+
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -133,12 +135,36 @@ async def listening(play: Play, host: str = "127.0.0.1") -> AsyncIterator[str]:
 async def silent() -> AsyncIterator[int]:
     """Listen on the port that is yielded, take every connection and never say a word."""
 
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def listen(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with _taking(listen) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def loading() -> AsyncIterator[int]:
+    """Listen as a Redis that reads its data after a restart: it refuses every command."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while data := await reader.read(65_536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+    async with _taking(refuse) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def _taking(play: Play) -> AsyncIterator[int]:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            await reader.read()
+            await play(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

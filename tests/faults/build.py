@@ -16,7 +16,7 @@ from typing import Any, Final
 from airi_server.asgi import application as airi
 from airi_server.kernel import database
 from billing import requests
-from llmrouter.routing import upstream
+from llmrouter.upstream import client
 
 STEPS: Final = (
     "after_open",
@@ -53,7 +53,7 @@ def _around(module: Any, name: str, *, before: str = "", after: str = "") -> Non
 
 
 def _first_piece() -> None:
-    _around(upstream, "take", after="after_first_upstream_byte")
+    _around(client, "take", after="after_first_upstream_byte")
 
 
 def _before_the_commit() -> None:
@@ -71,7 +71,7 @@ def _before_the_commit() -> None:
 
 
 _around(requests, "open", after="after_open")
-_around(upstream, "post", before="before_dispatch")
+_around(client, "post", before="before_dispatch")
 _first_piece()
 _around(requests, "settle", before="before_settle", after="after_settle")
 _before_the_commit()

@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 
 from airi_server.kernel import database
+from tests import serving_role
 from tests.fakes.proxy import FaultyProxy
 from tests.faults.own_servers import OwnPostgres, working_on
+from tests.lab.server import database_url
 from tests.processes.conftest import ThreadedUpstream
-from tests.processes.server import database_url
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def _own_postgres(django_db_setup):
 @pytest.fixture
 def postgres(fleet, _own_postgres):
     """A PostgreSQL of one's own, empty; the test and its fleet work on it."""
-    fleet.database = _own_postgres.settings
+    fleet.database = _own_postgres.settings | serving_role.settings()
     with working_on(_own_postgres.settings):
         yield _own_postgres
         fleet.end()

@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from airi_server.launch.postgres import Postgres
+from tests import serving_role
 
 
 class OwnPostgres:
@@ -52,7 +53,11 @@ class OwnPostgres:
         self.server._process.wait()
 
     def prepare(self, original: str) -> None:
-        """Take over the schema of the database with this URL, which costs less than migrating."""
+        """Take over the schema of the database with this URL, which costs less than migrating.
+
+        Its grants come with it, for the role that has to be here first.
+        """
+        self.execute(serving_role.MAKE)
         dump = self.server._log.with_name("schema")
         self.run("pg_dump", "--format=custom", f"--file={dump}", f"--dbname={original}")
         self.run("pg_restore", "--exit-on-error", f"--dbname={self.server.url}", dump)

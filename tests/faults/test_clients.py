@@ -11,13 +11,13 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from llmrouter import owners
-from llmrouter.completions import paid
+from llmrouter.gateway import paid, tasks
 from tests.factories import gateway
 from tests.fakes.proxy import FaultyProxy
 from tests.fakes.upstream import DONE, answer, frames, stream
-from tests.faults import books, crowd
+from tests.faults import crowd
 from tests.faults.crowd import BODY, PATH, STREAM, Call
+from tests.lab import books
 from tests.llmrouter.exchanges import closed
 
 pytestmark = pytest.mark.asyncio
@@ -34,7 +34,7 @@ async def way(served):
 
 async def nothing_runs():
     async with asyncio.timeout(10):
-        while owners.count():
+        while tasks.count():
             await asyncio.sleep(0.01)
 
 

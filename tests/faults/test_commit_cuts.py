@@ -12,7 +12,7 @@ import pytest
 
 from billing import requests
 from tests.factories import billing as make
-from tests.faults import books
+from tests.lab import books
 
 pytestmark = pytest.mark.asyncio
 STRIDE = 61

@@ -13,9 +13,9 @@ from airi_server.kernel import database
 from airi_server.kernel.threads import in_thread
 from tests.factories import gateway
 from tests.fakes.upstream import answer
-from tests.faults import books
 from tests.faults.crowd import BODY, PATH, STREAM
-from tests.processes.server import database_url
+from tests.lab import books
+from tests.lab.server import database_url
 
 pytestmark = pytest.mark.asyncio
 FULL = """

@@ -10,7 +10,8 @@ import pytest
 from billing.models import LLMRequestLog
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, frames, stream
-from tests.faults import books, build
+from tests.faults import build
+from tests.lab import books
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"

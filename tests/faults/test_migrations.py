@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.apps import apps
-from django.contrib.postgres.operations import AddIndexConcurrently
+from django.contrib.postgres.operations import AddIndexConcurrently, ValidateConstraint
 from django.db import ProgrammingError, connection, migrations
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
@@ -21,7 +21,10 @@ class HalfWay(migrations.Migration):
 
 @pytest.mark.django_db
 def test_each_of_ours_is_one_transaction_or_only_an_index():
-    """An index is built beside the traffic, which no transaction can; it changes no data."""
+    """Or a look at what is there already: beside the traffic, which no transaction can.
+
+    Neither changes data.
+    """
     labels = {each.label for each in apps.get_app_configs() if each.name.split(".")[0] in OURS}
     loader = MigrationLoader(connection)
 
@@ -29,7 +32,7 @@ def test_each_of_ours_is_one_transaction_or_only_an_index():
     beside = {type(step) for each in ours if not each.atomic for step in each.operations}
 
     assert len(ours) > 10
-    assert beside <= {AddIndexConcurrently, migrations.AlterModelOptions}
+    assert beside <= {AddIndexConcurrently, ValidateConstraint, migrations.AlterModelOptions}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -12,13 +12,15 @@ from django.db import connection
 
 from billing import reconciliation
 from billing.models import LLMRequestLog
+from tests import serving_role
 from tests.factories import billing as make
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer
-from tests.faults import books, crowd
+from tests.faults import crowd
 from tests.faults.crowd import Call, Crowd
 from tests.faults.gates import Gate
 from tests.faults.own_servers import working_on
+from tests.lab import books
 
 FOUND = LLMRequestLog.objects
 NEW_KEY = ("/api/v1/keys", {"name": "laptop"})
@@ -144,7 +146,7 @@ def test_a_dump_taken_under_load_and_restored_passes_every_invariant(
     with copied(copy), reconciliation.snapshot():
         restored, caught = FOUND.count(), books.open_rows()
         assert make.broken_here() == []
-    fleet.database = copy
+    fleet.database = copy | serving_role.settings()
     settled = fleet.reconcile("--settle")
     with copied(copy):
         books.in_order()

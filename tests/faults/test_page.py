@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from tests.processes.server import ROOT
+from tests.lab.server import ROOT
 
 PAGE = ROOT / "docs" / "faults.md"
 NAMED = re.compile(r"`([\w/]+\.py)::([\w:]+)`")

@@ -7,7 +7,6 @@ replaces is there, so that a plant cannot outlive the code it breaks.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from types import SimpleNamespace
 
 import psycopg
@@ -16,9 +15,9 @@ from django.db import DatabaseError, transaction
 
 from airi_server.kernel import database, group_commit
 from billing import balances, requests
-from llmrouter import gateway as llm_gateway
-from llmrouter.completions.paid import PaidRequest
-from llmrouter.completions.streaming import Streaming
+from llmrouter.completions import operation as llm_gateway
+from llmrouter.completions.streaming import StreamedCompletion
+from llmrouter.gateway.paid import PaidRequest
 from tests.billing import mutants, test_mutants, test_open_requests_sql
 from tests.billing.mutants import Mutant
 from tests.factories import billing as make
@@ -84,7 +83,7 @@ class TestInCode:
             if ticket.user_id not in remembered:
                 remembered[ticket.user_id] = await balances.of(ticket.user_id)
             if remembered[ticket.user_id] >= hold.floor:
-                hold = dataclasses.replace(hold, floor=0)
+                hold = hold._replace(floor=0)
             return await honest(ticket, hold=hold, **more)
 
         monkeypatch.setattr(requests, "open", trusting)
@@ -94,15 +93,14 @@ class TestInCode:
                 served, upstream
             )
 
-    @pytest.mark.parametrize("streamed", [False, True])
-    async def test_no_shield(self, hot, upstream, monkeypatch, streamed):
-        """The client's cancellation reaches the task that pays."""
+    async def test_no_shield(self, hot, upstream, monkeypatch):
+        """The client's cancellation reaches the task that pays; a stream's only its beginning."""
         bare = {**vars(asyncio), "shield": lambda awaited: awaited}
         monkeypatch.setattr(llm_gateway, "asyncio", SimpleNamespace(**bare))
 
         with pytest.raises((AssertionError, asyncio.CancelledError, TimeoutError)):
             await test_slots.TestOwner().test_is_not_reached_by_the_cancellation_of_who_waits(
-                hot, upstream, streamed
+                hot, upstream, False
             )
 
     async def test_a_hold_not_released_on_a_failed_attempt(self, served, upstream, monkeypatch):
@@ -115,7 +113,7 @@ class TestInCode:
             await test_idempotency.TestRepeated().test_after_a_failure_tries_again(served, upstream)
 
     async def test_failover_after_the_first_byte(self, served, upstream, monkeypatch):
-        honest = Streaming._forward
+        honest = StreamedCompletion._forward
 
         async def stubborn(paid, response, head):
             outcome = await honest(paid, response, head)
@@ -123,7 +121,7 @@ class TestInCode:
                 outcome = await honest(paid, *await paid.find_answer())
             return outcome
 
-        monkeypatch.setattr(Streaming, "_forward", stubborn)
+        monkeypatch.setattr(StreamedCompletion, "_forward", stubborn)
 
         with pytest.raises(AssertionError):
             await test_failover.TestMovesOn().test_never_after_the_first_byte(served, upstream)

@@ -19,8 +19,8 @@ from airi_server.launch.valkey import Valkey
 from tests.factories import gateway
 from tests.fakes.proxy import FaultyProxy
 from tests.fakes.upstream import answer, frames, refuse, stream
-from tests.faults import books
 from tests.faults.crowd import BODY, PATH, STREAM
+from tests.lab import books
 
 pytestmark = pytest.mark.asyncio
 LIES = (

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from billing.models import LLMRequestLog
+from billing.models import LLMRequestLog, RefusalHour
 from tests.factories import billing as make
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, chunk, stream
-from tests.faults import books
 from tests.faults.gates import Gate
+from tests.lab import books
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"
@@ -160,3 +160,15 @@ class TestToldToEnd:
         assert {(row.state, row.outcome) for row in rows} == {("settled", "shutdown")}
         assert all(row.completion_tokens for row in rows)
         books.in_order()
+
+
+def test_what_was_refused_is_counted_before_it_ends(fleet):
+    """Nothing else of it is written: strangers alone cause no statement."""
+    server = fleet.start()
+    for _ in range(3):
+        assert httpx.post(server.base_url + URL, json=BODY).status_code == 401
+    assert not RefusalHour.objects.exists()
+
+    server.end(signal.SIGTERM)
+
+    assert sum(RefusalHour.objects.values_list("count", flat=True)) == 3

@@ -15,10 +15,11 @@ from billing.models import LLMRequestLog
 from tests.factories import billing as make
 from tests.factories import gateway
 from tests.fakes.upstream import DONE, answer, frames, stream
-from tests.faults import books, crowd
-from tests.faults.balancer import ReadyBalancer
+from tests.faults import crowd
 from tests.faults.crowd import Call
 from tests.faults.gates import Gate
+from tests.lab import books
+from tests.lab.balancer import ReadyBalancer
 
 pytestmark = pytest.mark.asyncio
 HOUR_S = 3600

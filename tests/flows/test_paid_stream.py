@@ -34,7 +34,7 @@ class TestPaidStream:
     async def test_a_granted_user_pays_exactly_what_the_upstream_reported(self, served, upstream):
         caller = await gateway.caller(flux=100)
         await gateway.route(upstream.base_url)
-        upstream.script(stream(frames("Hel", "lo", use=(3_000, 1_001))))
+        upstream.script(stream(frames("Hel", "lo", use=(2_000, 2_001))))
 
         answered = await served.post(PATH, STREAM, caller.key)
 
@@ -46,7 +46,7 @@ class TestPaidStream:
         assert (shown["state"], shown["outcome"], shown["fluxCharged"]) == (
             "settled", "completed", 5,
         )  # fmt: skip
-        assert (shown["promptTokens"], shown["completionTokens"]) == (3_000, 1_001)
+        assert (shown["promptTokens"], shown["completionTokens"]) == (2_000, 2_001)
         newest = (await served.get("/api/v1/flux/history?limit=1", caller.key)).json()["records"][0]
         assert (newest["type"], newest["amount"]) == ("debit", 5)
         assert newest["metadata"]["requestId"] == request_id

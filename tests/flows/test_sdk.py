@@ -70,6 +70,23 @@ class TestSDK:
         with pytest.raises(openai.NotFoundError):
             await sdk.models.retrieve("some/unknown-model")
 
+    async def test_shows_people_what_is_wrong(self, sdk, served):
+        async def said(error, client=sdk, **more):
+            with pytest.raises(error) as refused:
+                await client.chat.completions.create(**{"model": "auto", "messages": []} | more)
+            return refused.value.message
+
+        told = await said(openai.BadRequestError, model="gpt-4o")
+        assert "There is no model 'gpt-4o'. Available: chat-default." in told
+        told = await said(openai.NotFoundError, sdk.with_options(base_url=served.base_url))
+        assert "set your client's base URL to http://127.0.0.1:8000/v1." in told
+        twice = sdk.with_options(base_url=f"{served.base_url}/v1/v1")
+        assert "/v1 is there twice" in await said(openai.NotFoundError, twice)
+        told = await said(openai.AuthenticationError, sdk.with_options(api_key="sk-proj-abc"))
+        assert "This is a key of another provider." in told
+        told = await said(openai.BadRequestError, n=0)
+        assert "n must be a whole number from 1 to 128." in told
+
     async def test_does_not_try_again_without_flux(self, sdk, served):
         caller = await gateway.caller(flux=0)
         poor = sdk.with_options(api_key=caller.key, max_retries=3)

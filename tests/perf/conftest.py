@@ -16,13 +16,17 @@ from django.db import connection
 
 # Imported once, here: two imports would be two fixtures, and build everything twice.
 from tests.perf.million import _million_rows, million  # noqa: F401  fixtures
+from tests.unguarded import unguarded
 
 ROWS: Final = 50_000
 """At first; `Tables.grow` makes it four times as many."""
 GROWTH: Final = 4
 USER: Final = "user-1"
 _USERS: Final = 100
-_HOT_TABLES: Final = ("llm_request_log", "flux_transaction", "api_key_spend", "user_flux")
+_HOT_TABLES: Final = (
+    "llm_request_log", "flux_transaction", "api_key_spend", "user_flux", "refused_request",
+    "refusal_hour",
+)  # fmt: skip
 
 # Every second row belongs to one user, so that a page of the listing can be deep in it.
 _REQUESTS: Final = """
@@ -43,8 +47,23 @@ INSERT INTO flux_transaction (
     created_at
 ) SELECT
     CASE WHEN n % 2 = 0 THEN 'user-1' ELSE 'another-' || n % %(users)s END, n / 2 + 1,
-    CASE WHEN n % 100 = 0 THEN 'credit' ELSE 'debit' END, 1, 500,
-    CASE WHEN n % 100 = 0 THEN 501 ELSE 499 END, 'llm:' || n, 'llm_request', now()
+    CASE WHEN n % 100 = 0 THEN 'credit' ELSE 'debit' END, 1, 1000000,
+    CASE WHEN n % 100 = 0 THEN 1000001 ELSE 999999 END, 'llm:' || n, 'llm_request', now()
+FROM generate_series(%(first)s::int, %(last)s::int) AS n
+"""
+# Every sixteenth id of a request, and a half.
+_REFUSALS: Final = """
+INSERT INTO refused_request (id, user_id, api_key_id, model, kind, status, code, message, at)
+SELECT (lpad(to_hex(n), 31, '0') || '8')::uuid,
+       'user-' || CASE WHEN n % 2 = 0 THEN 1 ELSE n % %(users)s END, 'key-' || n % 7,
+       'chat-default', 'chat', 402, 'PAYMENT_REQUIRED', 'Insufficient flux', now()
+FROM generate_series(%(first)s::int, %(last)s::int) AS n
+"""
+_REFUSAL_HOURS: Final = """
+INSERT INTO refusal_hour (
+    user_id, hour, api_key_id, model, code, status, count, first_at, last_at
+) SELECT 'user-' || n % %(users)s, timestamptz '2026-01-01' + n / 100 * interval '1 hour',
+         'key-' || n % 7, 'chat-default', 'PAYMENT_REQUIRED', 402, 1, now(), now()
 FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
 _SPENDING: Final = """
@@ -54,7 +73,18 @@ FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
 _ACCOUNTS: Final = """
 INSERT INTO user_flux (user_id, flux, held, ledger_seq, frozen, updated_at)
-SELECT 'user-' || n, 1000000000, 0, 0, false, now() FROM generate_series(1, 5000) AS n
+SELECT 'user-' || n, 1000000, 0, 1, false, now() FROM generate_series(1, 5000) AS n;
+INSERT INTO flux_transaction (
+    user_id, user_seq, type, amount, balance_before, balance_after, description, created_at
+) SELECT user_id, 1, 'initial', flux, 0, flux, 'opening', now() FROM user_flux
+"""
+# The next entry begins where the newest ended.
+_NEWEST: Final = """
+UPDATE user_flux f SET ledger_seq = t.user_seq, flux = t.balance_after
+FROM (
+    SELECT DISTINCT ON (user_id) user_id, user_seq, balance_after FROM flux_transaction
+    ORDER BY user_id, user_seq DESC
+) AS t WHERE t.user_id = f.user_id
 """
 
 
@@ -69,12 +99,19 @@ class Tables:
     def grow(self, rows: int) -> None:
         """Add rows until every table has so many, and have them known to the planner."""
         params = {"users": _USERS, "first": self.rows + 1, "last": rows}
-        for statement in (_REQUESTS, _ENTRIES, _SPENDING):
-            # The modulo sign of SQL is not psycopg's.
-            escaped = re.sub(r"%(?!\()", "%%", statement)
-            self.session.execute(escaped.encode(), params)
+        with unguarded(self.session.cursor()):
+            for statement in (
+                _REQUESTS,
+                _ENTRIES,
+                _SPENDING,
+                _REFUSALS,
+                _REFUSAL_HOURS,
+            ):
+                # The modulo sign of SQL is not psycopg's.
+                escaped = re.sub(r"%(?!\()", "%%", statement)
+                self.session.execute(escaped.encode(), params)
         self.rows = rows
-        self.session.execute(b"UPDATE user_flux SET ledger_seq = %s", [rows // 2 + 1])
+        self.session.execute(_NEWEST.encode())
         for table in _HOT_TABLES:
             self.session.execute(f"ANALYZE {table}".encode())
 

@@ -11,7 +11,7 @@ import gc
 
 import pytest
 
-from airi_server.kernel import client
+from airi_server.kernel import disconnects
 from tests.factories import gateway
 from tests.fakes.upstream import answer, frames, stream
 
@@ -48,7 +48,7 @@ def collected():
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Have every request watch its client, as only slow ones do."""
-    monkeypatch.setattr(client, "PATIENCE_S", PAUSE_S / 2)
+    monkeypatch.setattr(disconnects, "PATIENCE_S", PAUSE_S / 2)
 
 
 @pytest.mark.parametrize(

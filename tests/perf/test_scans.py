@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from billing import balances, queries, requests
+from billing.usage import refusals
 from tests.perf.conftest import GROWTH, ROWS, USER, Tables
 
 # pytest-django makes the database for tests that are marked; the rows are in our own transaction.
@@ -40,6 +41,11 @@ def _reads(rows: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "listing": (queries.READ_REQUESTS_SQL, listing),
         "listing, deep": (queries.READ_REQUESTS_SQL, {**listing, "before": deep}),
         "one request": (queries.READ_REQUESTS_SQL, {**listing, "page": 1, "only": deep}),
+        "listing with refusals": (queries.READ_REQUESTS_AND_REFUSALS_SQL, listing),
+        "listing with refusals, deep": (
+            queries.READ_REQUESTS_AND_REFUSALS_SQL,
+            {**listing, "before": deep},
+        ),
         "history": (queries.READ_HISTORY_SQL, {"user_id": USER, "page": 21, "skip": 0}),
         "history, deep": (
             queries.READ_HISTORY_SQL,
@@ -80,6 +86,27 @@ def _settle_rows(opened: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, **end} for row in opened]
 
 
+def _refusals(ids: list[UUID]) -> dict[str, Any]:
+    """Return what records one batch of refusals, and forgets as many again that are old."""
+    at = "2026-03-01T12:00:00Z"
+    who = {"user_id": USER, "model": "chat-default", "code": "PAYMENT_REQUIRED", "status": 402}
+    rows = [
+        {**who, "id": each, "api_key_id": "key-1", "kind": "chat", "message": "", "at": at}
+        for each in ids
+    ]
+    counts = [
+        {**who, "api_key_id": f"new-{each}", "hour": at, "count": 2, "first_at": at, "last_at": at}
+        for each in ids
+    ]
+    return {
+        "rows": orjson.dumps(rows).decode(),
+        "counts": orjson.dumps(counts).decode(),
+        "old": UUID(int=2**12),
+        "oldest": "2026-01-03T00:00:00Z",
+        "page": len(ids),
+    }
+
+
 def _ids(count: int) -> list[UUID]:
     return [UUID(int=0xF << 124 | random.getrandbits(120)) for _ in range(count)]
 
@@ -94,7 +121,9 @@ def _run_batch(tables: Tables, ids: list[UUID]) -> dict[str, int]:
         params = {"rows": orjson.dumps(rows).decode(), "ids": ids, "users": users}
         return tables.explain(sql, params).buffers
 
+    refused = tables.explain(refusals.RECORD_SQL, _refusals(ids)).buffers
     return {
+        "refuse": refused,
         "open": pages(requests.OPEN_SQL, opened),
         "mark": pages(requests.MARK_SQL, marks),
         "settle": pages(requests.SETTLE_SQL, _settle_rows(opened)),
@@ -148,7 +177,7 @@ def test_no_read_grows_with_the_tables(pages, name):
     assert large <= max(SLOPE * small, small + FEW_PAGES)
 
 
-@pytest.mark.parametrize("name", ["open", "mark", "settle"])
+@pytest.mark.parametrize("name", ["open", "mark", "settle", "refuse"])
 def test_no_batch_grows_with_the_tables(pages, name):
     small, large = pages[name]
 

@@ -15,7 +15,7 @@ from django.db import connection
 from billing.models import FluxAccount, FluxTransaction, LLMRequestLog
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, stream
-from tests.processes.server import ServerProcess, manage
+from tests.lab.server import ServerProcess
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**BODY, "stream": True}
@@ -72,7 +72,7 @@ def open_rows() -> int:
 
 
 def test_killed_during_fifty_streams_everything_is_settled_by_one_command(
-    caller, provider, server_log
+    fleet, caller, provider, server_log
 ):
     provider.script(stream([chunk() for _ in range(5)], then="hang"))
     with ServerProcess(server_log) as server:
@@ -85,12 +85,11 @@ def test_killed_during_fifty_streams_everything_is_settled_by_one_command(
         assert open_rows() == 50
 
         server.start()
-        assert manage("reconcile-usage").stdout.count("orphan\t") == 50
-        settled = manage("reconcile-usage", "--settle")
-        assert open_rows() == 0, settled.stderr
-        again = manage("reconcile-usage", "--settle")
+        assert fleet.reconcile().count("orphan\t") == 50
+        settled = fleet.reconcile("--settle")
+        assert open_rows() == 0, settled
+        fleet.reconcile("--settle")
 
-    assert again.returncode == 0, again.stdout + again.stderr
     rows = LLMRequestLog.objects.filter(user_id=caller.user_id)
     assert {(row.state, row.outcome, row.usage_source) for row in rows} == {
         ("settled", "orphaned", "estimated")

@@ -11,7 +11,7 @@ import orjson
 from tests.factories import gateway
 from tests.fakes.otlp import Receiver, attributes
 from tests.fakes.upstream import answer, chunk, refuse, stream
-from tests.processes.server import ServerProcess
+from tests.lab.server import ServerProcess
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "the secret prompt"}]}
 MODEL = "chat-default"

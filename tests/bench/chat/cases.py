@@ -114,7 +114,7 @@ def hold(rig: Rig, keys: Sequence[str], seconds: float) -> Idle:
     """Open a socket for each key and see what it costs that they stay."""
     plan = {"host": processes.LOOPBACK, "port": rig.port, "keys": list(keys)}
     empty, before = cpu.resident_mb(rig.kinds["server"]), cpu.used(rig.kinds)
-    holder = spawn("chat.idle", pipes=True)
+    holder = spawn("bench.chat.idle", pipes=True)
     assert holder.stdin is not None
     try:
         holder.stdin.write(orjson.dumps(plan) + b"\n")
@@ -183,7 +183,7 @@ def _fire(case: Case, rig: Rig, chat: Chat, seconds: float) -> Outcome:
         window=case.window,
         per_second=case.per_second,
     )
-    generator = spawn("chat.load", pipes=True)
+    generator = spawn("bench.chat.load", pipes=True)
     try:
         said, _ = generator.communicate(orjson.dumps(plan), timeout=seconds + _STARTED_S)
     finally:

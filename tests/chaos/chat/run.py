@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import aiohttp
 
+from airi_server.launch.postgres import SERVING
 from tests.chaos import faults, stage
 from tests.chaos.chat import verdict, witness
 from tests.chaos.chat.client import Client, Person, Tally
 from tests.chaos.faults import Fault, Kind
 from tests.chaos.stage import Stage
-from tests.fakes.balancer import Balancer
+from tests.lab.balancer import Balancer
 
 PEOPLE: Final = 12
 ROOMS: Final = 5
@@ -68,8 +69,10 @@ def _prepared() -> tuple[list[Person], list[tuple[str, list[int]]]]:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     call_command("migrate", verbosity=0)
     witness.install(os.environ["DATABASE_URL"])
+    from airi_server import roles
     from tests.chaos.chat import seed
 
+    roles.grant(SERVING)
     return seed.people_and_rooms(PEOPLE, ROOMS)
 
 

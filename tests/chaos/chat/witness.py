@@ -12,6 +12,10 @@ import psycopg
 from tests.chaos.chat.replica import Row
 
 _NOTES: Final = Path(__file__).with_name("witness.sql")
+_DISMISSAL: Final = """
+DROP TRIGGER chaos_note_number ON chat_message;
+DROP TRIGGER chaos_note_departure ON chat_member;
+"""
 _ROWS: Final = """
 SELECT chat_id, id, seq, deleted_at IS NOT NULL, sender_id, role, content,
        floor(extract(epoch FROM created_at) * 1000)::bigint,
@@ -36,6 +40,12 @@ class Truth:
 def install(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(_NOTES.read_bytes())
+
+
+def dismiss(database_url: str) -> None:
+    """Note nothing from now on: the reconciler reports any trigger that is not the product's."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(_DISMISSAL)
 
 
 def read(database_url: str) -> Truth:

@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 from django.db import connection, connections
 
 from billing import reconciliation
+from tests.chaos.chat import witness as chat_witness
 from tests.chaos.paid import witness
 
 _WITHIN_S: Final = 15.0
@@ -26,6 +27,7 @@ def close(database_url: str) -> Iterator[str]:
     """
     # A command of its own would find no connection that the last restart has cut.
     connection.close_pool()  # type: ignore[attr-defined]  # of PostgreSQL only
+    chat_witness.dismiss(database_url)
     grace_s = reconciliation.RESTART_GRACE_S
     reconciliation.RESTART_GRACE_S = 0  # type: ignore[misc]  # see above
     try:

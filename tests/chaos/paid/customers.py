@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -17,9 +17,13 @@ from tests.chaos.paid.record import MODEL, Call, Person, Record, Told
 
 PATHS: Final = ("/v1/chat/completions", "/api/v1/openai/chat/completions")
 GONE: Final = (aiohttp.ClientError, OSError, TimeoutError)
+UPGRADES: Final = ("foo", "h2c", "websocket, foo", "websocket")
+"""What clients ask for that are served as if they had not."""
+_ASKS_FOR_MORE: Final = 0.1
 _GIVE_UP_S: Final = 25.0
 _SHORTEST: Final = 100
 """The smallest prompt's estimate; there has to be room for the fields and the call's id."""
+_TOOLS: Final = 40
 _NUMBER: Final = re.compile(rb'"id":"chatcmpl-(\d+)"')
 _FRAME: Final = re.compile(rb'data: \{[^\n]*"content":"[^\n]*\n\n')
 _DONE: Final = b"data: [DONE]\n\n"
@@ -94,11 +98,16 @@ class Customers:
         headers = {"Authorization": f"Bearer {call.person.key}", "Content-Type": "application/json"}
         if call.client_key:
             headers["Idempotency-Key"] = call.client_key
+        data: bytes | AsyncIterator[bytes] = body_of(call)
+        if dice.random() < _ASKS_FOR_MORE:
+            self._record.counts["calls that asked for an upgrade"] += 1
+            headers |= {"Connection": "Upgrade", "Upgrade": dice.choice(UPGRADES)}
+            data = _in_pieces(body_of(call), dice.uniform(0, 0.05))
         try:
             async with (
                 asyncio.timeout(leaves_after_s or _GIVE_UP_S),
                 session.post(
-                    (url or self._url) + dice.choice(PATHS), data=body_of(call), headers=headers
+                    (url or self._url) + dice.choice(PATHS), data=data, headers=headers
                 ) as got,
             ):
                 await _read(got, told, leaves_at)
@@ -154,9 +163,18 @@ class Customers:
 
 def body_of(call: Call) -> bytes:
     """Return what is sent: so long that its prompt is estimated as the call says."""
-    body: dict[str, Any] = {"model": MODEL, "stream": call.is_stream}
+    # With so many tools the prompt that an attempt reports is a plausible one, whatever its number.
+    body: dict[str, Any] = {"model": MODEL, "stream": call.is_stream, "tools": [{}] * _TOOLS}
     missing = 4 * call.estimate - len(_written(body, call.id))
     return _written(body, call.id + " " * missing)
+
+
+async def _in_pieces(body: bytes, pause_s: float) -> AsyncIterator[bytes]:
+    """Send the body after its head, and in two segments."""
+    half = len(body) // 2
+    for piece in (body[:half], body[half:]):
+        await asyncio.sleep(pause_s)
+        yield piece
 
 
 def _written(body: dict[str, Any], content: str) -> bytes:

@@ -36,14 +36,24 @@ class Play(StrEnum):
     HANG = "hung before the first byte"
     STALL = "stalled after it"
     CUT_SHORT = "ended too early"
+    ALIVE = "answered after keep-alives"
+    EMPTY = "answered with nothing"
+    DISLIKE_403 = "refused one caller with 403"
+    DISLIKE_500 = "refused one caller with 500"
 
 
 _WEIGHTS: Final = {
     Play.ANSWER: 50, Play.SLOW: 16, Play.NO_USAGE: 8, Play.LATE_USAGE: 6, Play.REFUSE_401: 0.4,
     Play.REFUSE_429: 1.5, Play.REFUSE_500: 4, Play.RESET_BEFORE: 3, Play.RESET_AFTER: 4,
-    Play.HANG: 1.5, Play.STALL: 2, Play.CUT_SHORT: 2,
+    Play.HANG: 1.5, Play.STALL: 2, Play.CUT_SHORT: 2, Play.ALIVE: 1, Play.EMPTY: 2,
 }  # fmt: skip
-_REFUSALS: Final = {Play.REFUSE_401: 401, Play.REFUSE_429: 429, Play.REFUSE_500: 500}
+_DISLIKES: Final = (Play.DISLIKE_403, Play.DISLIKE_500)
+_REFUSALS: Final = {
+    Play.REFUSE_401: 401, Play.REFUSE_429: 429, Play.REFUSE_500: 500,
+    Play.DISLIKE_403: 403, Play.DISLIKE_500: 500,
+}  # fmt: skip
+_KEEP_ALIVES: Final = 11
+"""Seconds of them: the client has its head by then, and no event."""
 
 
 class Provider:
@@ -59,15 +69,12 @@ class Provider:
         call = body["messages"][0]["content"].split()[0]
         self._tries[call] = turn = self._tries.get(call, 0) + 1
         dice = random.Random(f"{self._seed} {call} {turn}")
-        play = Play.ANSWER
-        if not call.startswith("probe"):
-            (play,) = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        play = self._choose(call, dice)
         attempt = Attempt(len(self._record.attempts) + 1, call, place, play.value, time.time())
         self._record.attempts.append(attempt)
         self._record.counts[f"provider {play.value}"] += 1
-        if play in _REFUSALS:
-            headers = {"Retry-After": "1"} if play is Play.REFUSE_429 else None
-            return await upstream.refuse(_REFUSALS[play], headers=headers)(request)
+        if step := _without_text(play, body):
+            return await step(request)
         if play is Play.HANG:
             await asyncio.Event().wait()
         if play is Play.RESET_BEFORE:
@@ -79,6 +86,15 @@ class Provider:
             return await self._stream(request, attempt, play, dice)
         return await self._answer(request, attempt, play, dice)
 
+    def _choose(self, call: str, dice: random.Random) -> Play:
+        if call.startswith("probe"):
+            return Play.ANSWER
+        (play,) = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        asked = self._record.calls.get(call)
+        if asked and asked.person.user_id == self._record.noisy and dice.random() < 0.5:
+            return dice.choice(_DISLIKES)
+        return play
+
     async def _answer(
         self, request: web.Request, attempt: Attempt, play: Play, dice: random.Random
     ) -> web.StreamResponse:
@@ -88,7 +104,7 @@ class Provider:
         text = " ".join(["word"] * dice.randint(1, 40))
         body = upstream.completion(text, use=_as_reported(attempt.used))
         raw = upstream.encode({**body, "id": f"chatcmpl-{attempt.number}"})
-        if play in (Play.ANSWER, Play.SLOW, Play.NO_USAGE, Play.LATE_USAGE):
+        if play in (Play.ANSWER, Play.SLOW, Play.NO_USAGE, Play.LATE_USAGE, Play.ALIVE):
             attempt.frames, attempt.text_bytes, attempt.is_whole = 1, len(text), True
             return web.Response(body=raw, content_type="application/json")
         attempt.used = None
@@ -116,6 +132,7 @@ class Provider:
             attempt.used = None
         await response.prepare(request)
         named = {"id": f"chatcmpl-{attempt.number}"}
+        await _keep_alive(response, _KEEP_ALIVES if play is Play.ALIVE else 0)
         for _ in range(dice.randint(1, frames) if breaks else frames):
             # Counted first: what is on its way may arrive although we hear of an error.
             attempt.frames += 1
@@ -157,9 +174,27 @@ async def serving(seed: int, record: Record) -> AsyncIterator[dict[str, str]]:
         yield {place: server.base_url for place, server in servers.items()}
 
 
+async def _keep_alive(response: web.StreamResponse, seconds: int) -> None:
+    for _ in range(seconds):
+        await response.write(b": keep-alive\n\n")
+        await asyncio.sleep(1)
+
+
+def _without_text(play: Play, body: dict[str, Any]) -> upstream.Step | None:
+    """Return how a request is refused, or answered with nothing; None if it is not."""
+    if play in _REFUSALS:
+        headers = {"Retry-After": "1"} if play is Play.REFUSE_429 else None
+        return upstream.refuse(_REFUSALS[play], headers=headers)
+    if play is not Play.EMPTY:
+        return None
+    if body.get("stream"):
+        return upstream.stream([upstream.chunk(""), upstream.DONE])
+    return upstream.answer({"choices": [], "usage": upstream.usage()})
+
+
 def _usage(number: int, dice: random.Random) -> Used:
     cached = dice.choice((0, 0, 0, 500))
-    return Used(PROMPT_BASE + number, dice.randint(0, 60), cached)
+    return Used(PROMPT_BASE + number, dice.randint(1, 60), cached)
 
 
 def _as_reported(used: Used | None) -> dict[str, Any] | None:

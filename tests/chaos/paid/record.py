@@ -144,6 +144,8 @@ class Record:
     """Everything that a run knows from outside; `began` is when the faults did."""
 
     began: float = 0.0
+    noisy: str = ""
+    """Whose requests the provider dislikes, each other one of them: nobody else may notice."""
     calls: dict[str, Call] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)

@@ -14,6 +14,7 @@ from typing import Final
 
 import aiohttp
 
+from airi_server.launch.postgres import SERVING
 from tests.chaos import faults, stage
 from tests.chaos.chat import run as chat
 from tests.chaos.chat import witness as chat_witness
@@ -24,7 +25,7 @@ from tests.chaos.paid.customers import Customers
 from tests.chaos.paid.record import OPERATOR, Happened, Person, Record
 from tests.chaos.paid.report import Report
 from tests.chaos.stage import Stage
-from tests.fakes.balancer import Balancer
+from tests.lab.balancer import Balancer
 
 KINDS: Final = (
     *OF_MACHINES,
@@ -83,9 +84,11 @@ def _prepared(places: dict[str, str]) -> Cast:
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     call_command("migrate", verbosity=0)
     chat_witness.install(os.environ["DATABASE_URL"])
+    from airi_server import roles
     from tests.chaos.chat import seed as chat_seed
     from tests.chaos.paid import seed
 
+    roles.grant(SERVING)
     seed.price()
     seed.route(places, provider.PLACES)
     talkers, rooms = chat_seed.people_and_rooms(_TALKERS, _ROOMS)
@@ -120,6 +123,7 @@ class Play:
             ]
             talking = await opened.enter_async_context(self._talk.talking(_DEEDS_PER_SECOND))
             url, people = self._balancer.base_url, self._cast.people
+            self._record.noisy = people[1].user_id
             customers = Customers(people, url, sessions, self._record, self._seed)
             acting = [
                 asyncio.create_task(customers.act(per_second=per_second)),
@@ -146,7 +150,7 @@ class Play:
         for ended in await asyncio.gather(*acting, return_exceptions=True):
             if not isinstance(ended, asyncio.CancelledError):
                 self._record.faults.append(f"the run itself: {ended!r}")
-        for what in ("answers whole", "streams whole"):
+        for what in ("answers whole", "streams whole", "calls that asked for an upgrade"):
             if not self._record.counts[what]:
                 self._record.faults.append(f"the run itself: there were no {what}")
 

@@ -12,8 +12,7 @@ from django.db import connections
 from accounts import keys, users
 from airi_server.runtime.options import put
 from billing import ledger, prices
-from llmrouter import options
-from llmrouter.configuration import provider_keys, publishing, tree
+from llmrouter.configuration import options, origins, provider_keys, publishing, tree
 from tests.chaos.paid.record import FLAT_FLUX, MODEL, OPERATOR, Person
 
 KEYS_EACH: Final = 2
@@ -50,7 +49,8 @@ def route(urls: Mapping[str, str], order: Sequence[str]) -> None:
     at = datetime.now(UTC)
     places = tuple(
         tree.LLMUpstream(
-            id=place, base_url=urls[place], keys=_keys(place), override_model="upstream-model",
+            id=place, base_url=urls[place], keys=_keys(place, urls[place]),
+            override_model="upstream-model",
         )
         for place in order
     )  # fmt: skip
@@ -63,13 +63,14 @@ def route(urls: Mapping[str, str], order: Sequence[str]) -> None:
     put(options.DEFAULT_CHAT_MODEL.name, MODEL, by=_BY, at=at)
 
 
-def _keys(place: str) -> tuple[tree.Key, ...]:
-    ids = [f"{place}{number}" for number in range(1, KEYS_EACH + 1)]
+def _keys(place: str, base_url: str) -> tuple[tree.ConfiguredKey, ...]:
+    origin = origins.of(base_url)
     return tuple(
-        tree.Key(
-            id=key_id, ciphertext=provider_keys.seal("sk-or-chaos", model=MODEL, key_id=key_id)
+        tree.ConfiguredKey(
+            id=key_id,
+            ciphertext=provider_keys.seal("sk-or-chaos", model=MODEL, key_id=key_id, origin=origin),
         )
-        for key_id in ids
+        for key_id in (f"{place}{number}" for number in range(1, KEYS_EACH + 1))
     )
 
 

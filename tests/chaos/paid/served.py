@@ -193,8 +193,8 @@ def _used(row: Row) -> Used:
 
 
 def _most_of(attempt: Attempt) -> int:
-    """Return what an estimate of what was sent may come to; a checkpoint counts empty frames."""
-    return max(attempt.frames + 2, -(-attempt.text_bytes // 4))
+    """Return what an estimate of what was sent may come to."""
+    return -(-attempt.text_bytes // 4)
 
 
 def price_of(row: Row, used: Used) -> int:

@@ -43,13 +43,19 @@ class EventaClient:
 
     def start(self, tag: str, content: Any) -> Future[Any]:
         """Call, and go on."""
+        return self._told(tag=tag, content=content)
+
+    def emit(self, event: str, body: Any, *, answer: str) -> Any:
+        """Send an event as it is, and return the body of the event that answers it."""
+        return self._told(event=event, content=body, answer=answer).result(PATIENCE_S)
+
+    def _told(self, **what: Any) -> Future[Any]:
         number = next(self._numbers)
-        answer = self._calls[number] = Future()
+        future = self._calls[number] = Future()
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"number": number, "tag": tag, "content": content}))
-        self._process.stdin.write("\n")
+        self._process.stdin.write(json.dumps({"number": number, **what}) + "\n")
         self._process.stdin.flush()
-        return answer
+        return future
 
     def call(self, tag: str, content: Any) -> Any:
         """Call and return what is answered.

@@ -24,7 +24,13 @@ function invoke(tag) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { number, tag, content } = JSON.parse(line);
+  const { number, tag, content, event, answer } = JSON.parse(line);
+  if (event) {
+    // An event as it is, without what the library makes of a call.
+    context.on(defineEventa(answer), ({ body }) => tell({ is: "answered", number, answer: body }));
+    context.emit(defineEventa(event), content);
+    continue;
+  }
   invoke(tag)(content).then(
     (answer) => tell({ is: "answered", number, answer }),
     // What the server rejects with is plain JSON; an Error is the client's own.

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from airi_server.launch import tests
-from tests.processes.server import ROOT
+from tests.lab.server import ROOT
 
 HERE: Final = Path(__file__).parent
 HOMES: Final = ROOT / ".boot" / "node"

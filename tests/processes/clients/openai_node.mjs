@@ -34,7 +34,32 @@ try {
 try {
   await client.chat.completions.create({ model: "none", messages });
 } catch (error) {
-  seen.unknown = error.code;
+  seen.unknown = [error.code, error.message];
+}
+const misled = client.withOptions({ baseURL: process.env.BASE_URL.replace(/\/v1$/, "") });
+try {
+  await misled.chat.completions.create({ model: "auto", messages });
+} catch (error) {
+  seen.misled = error.message;
+}
+try {
+  await client.withOptions({ apiKey: "sk-proj-abc" }).models.list();
+} catch (error) {
+  seen.foreign = error.message;
+}
+
+const spoken = (characters) => [{ role: "user", content: "x".repeat(characters) }];
+const stranger = client.withOptions({ apiKey: "sk-airi-no" });
+seen.refused = [];
+for (const [asking, characters] of [
+  [stranger, 900_000],
+  [client, 34_000_000],
+]) {
+  try {
+    await asking.chat.completions.create({ model: "auto", messages: spoken(characters) });
+  } catch (error) {
+    seen.refused.push(error.status ?? `${error.message} ${error.cause?.cause ?? error.cause}`);
+  }
 }
 
 seen.models = [];

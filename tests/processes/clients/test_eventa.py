@@ -14,9 +14,9 @@ from accounts.models import APIKey
 from airi_server.kernel import ids
 from tests.factories import accounts
 from tests.factories import chats as make
+from tests.lab.instances import Fleet
 from tests.processes.clients import eventa, node
 from tests.processes.clients.eventa import EventaClient, Rejected
-from tests.processes.instances import Fleet
 
 pytestmark = [node.needed, pytest.mark.xdist_group("eventa")]
 AUTHENTICATE = "chat:authenticate"
@@ -119,6 +119,53 @@ class TestCalls:
         error = invalid.value.args[0]
         assert (error["statusCode"], error["errorCode"]) == (400, "INVALID_REQUEST")
         assert error["details"][0]["path"] == "afterSeq"
+        assert client.pull(room) == {"messages": [], "seq": 0}
+
+    def test_that_do_not_exist_reject_too(self, open_socket, ria, room, version):
+        client = open_socket(version, f"/ws/chat?token={ria[1]}")
+
+        for tag in ("chat:nothing", AUTHENTICATE):
+            with pytest.raises(Rejected) as unknown:
+                client.call(tag, {"token": ria[1]})
+            assert unknown.value.args[0] == {
+                "name": "ApiError",
+                "statusCode": 400,
+                "errorCode": "INVALID_REQUEST",
+                "message": f"There is no call {tag} here.",
+            }
+        assert client.pull(room) == {"messages": [], "seq": 0}
+
+    @pytest.mark.parametrize(
+        ("odd_id", "word"), [(7, "7"), (None, "null"), ("", ""), (True, "true")]
+    )
+    def test_with_an_odd_id_are_answered_where_their_caller_listens(
+        self, open_socket, ria, room, version, odd_id, word
+    ):
+        client = open_socket(version, f"/ws/chat?token={ria[1]}")
+
+        answer = client.emit(
+            f"{PULL}-send",
+            {"invokeId": odd_id, "content": {"chatId": room, "afterSeq": 0}},
+            answer=f"{PULL}-receive-error-{word}",
+        )
+
+        assert answer["invokeId"] == odd_id
+        assert answer["content"]["error"]["errorCode"] == "INVALID_REQUEST"
+        assert client.pull(room) == {"messages": [], "seq": 0}
+
+    def test_without_an_id_are_answered_by_an_event_that_says_why(
+        self, open_socket, ria, room, version
+    ):
+        client = open_socket(version, f"/ws/chat?token={ria[1]}")
+
+        answer = client.emit(
+            f"{PULL}-send",
+            {"content": {"chatId": room, "afterSeq": 0}},
+            answer="eventa:adapters:hono-ws:error",
+        )
+
+        assert answer["error"]["errorCode"] == "INVALID_REQUEST"
+        assert "needs an invokeId" in answer["error"]["message"]
         assert client.pull(room) == {"messages": [], "seq": 0}
 
     def test_at_once_get_each_its_own_answer(self, open_socket, ria, room, version):

@@ -81,7 +81,7 @@ class TestOpenAIPython:
         with OpenAI(base_url=f"{server.base_url}/v1", api_key="sk-airi-no") as stranger:
             with pytest.raises(openai.AuthenticationError):
                 stranger.models.list()
-        with pytest.raises(openai.BadRequestError, match="unknown_model"):
+        with pytest.raises(openai.BadRequestError, match=r"no model 'none'\. Available: vendor/"):
             sdk.chat.completions.create(model="none", messages=MESSAGES)
         with pytest.raises(openai.NotFoundError):
             sdk.models.retrieve("none/such")
@@ -143,7 +143,12 @@ def test_openai_node(server, caller, provider):
         "streamed": "Hello",
         "tool": "add",
         "error": {"status": 400, "message": "400 no tools here"},
-        "unknown": "unknown_model",
+        "unknown": ["unknown_model", "400 There is no model 'none'. Available: vendor/chat."],
+        "misled": "404 No route matched POST /chat/completions. The API is under /v1: set your "
+        "client's base URL to http://127.0.0.1:8000/v1.",
+        "foreign": "401 This is a key of another provider. Expected: 'Authorization: Bearer "
+        "sk-airi-…', with an API key of this server.",
+        "refused": [401, 413],
         "models": ["auto", "vendor/chat"],
         "model": "vendor/chat",
     }

@@ -14,8 +14,8 @@ import pytest
 from django.conf import settings
 
 from airi_server.kernel.errors import NotFound
-from chats import envelopes, protocol
-from chats.envelopes import Request
+from chats.sockets import envelopes, protocol
+from chats.sockets.envelopes import CallRequest
 from tests.processes.clients import node
 
 pytestmark = [node.needed, pytest.mark.xdist_group("published")]
@@ -41,7 +41,7 @@ ROW: Final = {
 
 def written() -> list[tuple[str, str, Any, bool]]:
     """Return frames of the server, each with what it is an example of, and of what it is not."""
-    request = Request(protocol.PULL, "i", None)
+    request = CallRequest(protocol.PULL, "i", None)
     page = protocol.MessagesPulled.model_validate_json(
         orjson.dumps({"messages": [ROW], "seq": 2, "deleted": [{"id": "n", "seq": 2}]})
     )

@@ -28,7 +28,8 @@ from django.db import connections
 
 import airi_server.asgi  # noqa: F401  # everything there is to import
 from airi_server.kernel import instance
-from airi_server.launch import processes, worker
+from airi_server.launch import processes
+from airi_server.web import serve
 
 Order = dict[str, Any]
 THREADS: Final = Path("/proc/self/task")
@@ -136,16 +137,7 @@ def _named(path: str) -> Any:
 
 
 def _serve(order: Order) -> int:
-    config = uvicorn.Config(
-        _named(order["application"]),
-        port=order["port"],
-        loop="uvloop",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=40,
-        **worker.SOCKETS,
-    )
+    config = serve.config(_named(order["application"]), port=order["port"])
     uvicorn.Server(config).run()
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 from django.conf import settings
 
 from airi_server.launch import processes
-from tests.processes.server import ROOT, environment
+from tests.lab.server import ROOT, environment
 
 
 class Nursery:
@@ -30,7 +30,7 @@ class Nursery:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.processes.nursery", str(os.getpid())],
+            [sys.executable, "-m", "tests.lab.nursery", str(os.getpid())],
             cwd=ROOT,
             env=environment(REDIS_PREFIX=settings.REDIS_PREFIX),
             stdin=subprocess.PIPE,

@@ -15,24 +15,24 @@ from urllib.request import urlopen
 from django.conf import settings
 from django.db import connection
 
+from tests import serving_role
+
 ROOT = Path(settings.BASE_DIR)
 
 
-def database_url() -> str:
-    """Return the URL of the database the tests run on."""
+def database_url(user: str = "", password: str = "") -> str:
+    """Return the URL of the database the tests run on, for its owner or for somebody else."""
     database = connection.settings_dict
-    password = quote(str(database["PASSWORD"] or ""), safe="")
-    return (
-        f"postgresql://{quote(database['USER'])}:{password}@{database['HOST']}:{database['PORT']}"
-        f"/{database['NAME']}"
-    )
+    known = quote(user or database["USER"]), quote(password or str(database["PASSWORD"] or ""), "")
+    place = f"{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    return f"postgresql://{known[0]}:{known[1]}@{place}"
 
 
 def environment(**more: str) -> dict[str, str]:
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "airi_server.settings.dev",
-        "DATABASE_URL": database_url(),
+        "DATABASE_URL": database_url(serving_role.ROLE, serving_role.PASSWORD),
         "REDIS_PREFIX": f"{settings.REDIS_PREFIX}-process",
         "LOG_LEVEL": "INFO",
         **more,
@@ -57,8 +57,8 @@ class ServerProcess:
                 [
                     sys.executable, "-m", "uvicorn", "airi_server.asgi:application",
                     "--port", str(self.port), "--no-access-log",
-                    "--http", "airi_server.connections:Requests",
-                    "--ws", "airi_server.connections:Sockets",
+                    "--http", "airi_server.web.http_protocols:HttpProtocol",
+                    "--ws", "airi_server.web.http_protocols:WebSocketProtocol",
                 ],
                 cwd=ROOT,
                 env=environment(**self._environ),

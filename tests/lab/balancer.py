@@ -1,15 +1,25 @@
-"""A TCP balancer: each connection goes to the next instance that takes it."""
+"""A TCP balancer: each connection goes to the next instance that takes it.
+
+As a program it is one in a process of its own, and says on standard output where it listens.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import itertools
 import random
+import signal
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+import uvloop
 
 from airi_server.launch import processes
+
+if TYPE_CHECKING:
+    from tests.lab.instances import Instance
 
 
 class Balancer:
@@ -78,8 +88,60 @@ class Balancer:
         return await asyncio.open_connection(processes.LOOPBACK, port)
 
 
+class ReadyBalancer(Balancer):
+    """It asks its instances whether they are ready, and leaves out those that are not.
+
+    `instances` may be changed while it runs.
+    """
+
+    def __init__(self, *instances: Instance) -> None:
+        self.instances: Sequence[Instance] = instances
+        self._ready: list[int] = []
+        super().__init__(self._ready)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await self._probe()
+        self._probing = asyncio.create_task(self._keep_probing())
+        return self
+
+    async def __aexit__(self, *given: object) -> None:
+        self._probing.cancel()
+        await asyncio.gather(self._probing, return_exceptions=True)
+        await super().__aexit__(*given)
+
+    async def _keep_probing(self) -> None:
+        while True:
+            await self._probe()
+            await asyncio.sleep(0.05)
+
+    async def _probe(self) -> None:
+        self._ready[:] = [
+            each.port for each in list(self.instances) if await asyncio.to_thread(each.probe) == 200
+        ]
+
+
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     while data := await source.read(65_536):
         sink.write(data)
         await sink.drain()
     sink.close()
+
+
+async def _serve(ports: list[int]) -> None:
+    async with Balancer(ports) as balancer:
+        print(balancer.port, flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("ports", type=int, nargs="+")
+    options = parser.parse_args()
+    processes.die_with_parent(signal.SIGKILL, parent=options.parent)
+    uvloop.run(_serve(options.ports))
+
+
+if __name__ == "__main__":
+    main()
