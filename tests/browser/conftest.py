@@ -20,8 +20,8 @@ from django.test import Client
 from airi_server.runtime.models import PublishedVersion
 from tests.browser import chromium, month, people, pictures
 from tests.browser.chromium import BrowserContext, Page, Watch
+from tests.lab.server import ROOT, ServerProcess
 from tests.processes.conftest import ThreadedUpstream
-from tests.processes.server import ROOT, ServerProcess
 
 HERE = Path(__file__).parent
 IMAGES = ROOT / "docs" / "images"

@@ -9,9 +9,12 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+from django.db import connection
 from django.utils import timezone
 
 from accounts.models import User
+from airi_server.kernel import resources
+from airi_server.runtime.models import AuditEntry
 from billing.models import APIKeySpend, FluxAccount, FluxTransaction, LLMRequestLog
 from tests.browser import people
 from tests.factories import accounts, billing
@@ -54,6 +57,9 @@ def _write(books: list[_Book]) -> None:
     """Write both books as one: ids follow time in a ledger, whosever the entries are."""
     entries = [entry for book in books for entry in book.entries]
     FluxTransaction.objects.bulk_create(sorted(entries, key=lambda entry: entry.created_at))
+    AuditEntry.objects.bulk_create(_audited(entry) for entry in entries if entry.kind == "promo")
+    with connection.cursor() as cursor:
+        cursor.execute(resources.read_text("billing", "sql/name_grants.sql"))
     LLMRequestLog.objects.bulk_create(row for book in books for row in book.requests)
     APIKeySpend.objects.bulk_create(
         APIKeySpend(user_id=book.user_id, api_key_id=book.public_id, day=day, flux=flux)
@@ -67,6 +73,18 @@ def _write(books: list[_Book]) -> None:
             ledger_seq=len(book.entries),
             updated_at=timezone.now(),
         )
+
+
+def _audited(grant: FluxTransaction) -> AuditEntry:
+    return AuditEntry(
+        at=grant.created_at,
+        actor="allowances",
+        action="billing.grant_flux",
+        subject_kind="billing.fluxaccount",
+        subject_id=grant.user_id,
+        sentence=grant.description,
+        facts={"entry": grant.pk, "amount": grant.amount},
+    )
 
 
 class _Book:

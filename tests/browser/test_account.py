@@ -36,8 +36,13 @@ def test_a_balance_is_adjusted_with_a_reason(console, shot, account):
     page.get_by_role("link", name="Adjust").click()
     page.get_by_label("Change").fill("-150")
     page.get_by_label("Reason").fill("charged twice by the provider")
-    shot("account-adjust")
+    submit(page, "Continue")
 
+    row = page.locator("#changes tr", has_text="Balance")
+    expect(row).to_contain_text("900")
+    expect(row).to_contain_text("750")
+    assert newest(account).balance_after == 900
+    shot("account-adjust")
     submit(page, "Adjust the balance")
 
     expect(page.get_by_text("The balance is 750; it was 900.").first).to_be_visible()
@@ -53,13 +58,30 @@ def test_who_has_not_seen_the_newest_entry_looks_again(console, shot, account):
     page.get_by_label("Change").fill("100")
     page.get_by_label("Reason").fill("a present")
 
-    submit(page, "Adjust the balance")
+    submit(page, "Continue")
 
-    expect(page.locator("form.console-form")).to_contain_text("940")
+    expect(page.locator("form.console-form")).to_contain_text("940 Flux now")
+    expect(page.locator("#changes tr", has_text="Balance")).to_contain_text("1,040")
     assert newest(account).description == "meanwhile"
     shot("account-stale")
     submit(page, "Adjust the balance")
     expect(page.get_by_text("The balance is 1040; it was 940.").first).to_be_visible()
+
+
+def test_a_large_change_is_entered_again(console, shot, account):
+    page = console(LOOK, "billing.adjust_flux", path=f"{page_of(account)[:-7]}adjust/")
+    page.get_by_label("Change").fill("25000")
+    page.get_by_label("Reason").fill("a contest")
+    submit(page, "Continue")
+
+    submit(page, "Adjust the balance")
+
+    expect(page.get_by_text("This field is required.")).to_be_visible()
+    assert newest(account).balance_after == 900
+    page.get_by_label("Change, once more").fill("25000")
+    shot("account-adjust-much")
+    submit(page, "Adjust the balance")
+    expect(page.get_by_text("The balance is 25900; it was 900.").first).to_be_visible()
 
 
 def test_an_account_is_frozen_and_thawed(console, shot, account):

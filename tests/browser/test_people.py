@@ -110,3 +110,23 @@ def test_who_may_only_look_finds_no_buttons(console, watch: Watch):
         answer = page.goto(f"/admin/accounts/user/{user.pk}/{action}/")
         assert answer is not None
         assert answer.status == 403
+
+
+def test_a_reload_after_a_new_key_makes_no_second(console):
+    owner = people.person("mio")
+    page = console(
+        "accounts.add_apikey", "accounts.view_apikey",
+        path=f"/admin/accounts/apikey/add/?owner={owner.email}",
+    )  # fmt: skip
+    page.get_by_label("Name").fill("only one")
+    page.get_by_role("button", name="Add API key").dblclick(no_wait_after=True)
+    expect(page.locator("#plaintext, .console-facts, #content").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+    page.reload()
+
+    key = APIKey.objects.get(user=owner, name="only one")
+    expect(page).to_have_url(re.compile(f"/admin/accounts/apikey/{key.pk}/change/"))
+    expect(page.get_by_text("nothing was done again")).to_be_visible()
+    page.reload()
+    assert APIKey.objects.filter(user=owner).count() == 1

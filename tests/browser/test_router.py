@@ -9,7 +9,7 @@ import pytest
 
 from airi_server.runtime.audit import AuditEntry
 from billing.models import LLMRequestLog
-from llmrouter.models import RouterModel, RouterRevision
+from llmrouter.configuration.models import RouterModel, RouterRevision
 from tests.browser.chromium import Page, Watch, expect
 from tests.factories import gateway
 from tests.fakes.upstream import ScriptedUpstream, answer, completion, refuse

@@ -35,7 +35,7 @@ def test_a_month_is_drawn_and_can_be_read_as_tables(console, shot, used):
     expect(page.locator("#verdict")).to_be_visible()
     is_drawn(page)
     shot("start")
-    page.get_by_role("navigation", name="Time").scroll_into_view_if_needed()
+    page.locator("canvas").last.scroll_into_view_if_needed()
     page.mouse.wheel(0, 2_000)
     shot("start-charts")
     charts = page.locator("details.console-numbers")

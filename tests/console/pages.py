@@ -66,6 +66,7 @@ _CONSOLE = {
     "reconciliation": Page(
         ("billing.view_fluxaccount",), ("billing.view_fluxaccount+billing.reconcile_books",)
     ),
+    "reconciliation_run": Page(("billing.view_fluxaccount",), ("billing.view_fluxaccount",)),
     "password_change": Page(STAFF, STAFF),
     "password_change_done": Page(STAFF, NOBODY),
     "jsi18n": Page(STAFF, NOBODY),
@@ -117,6 +118,9 @@ def _book(model: str) -> dict[str, Page]:
 
 _BOOKS = {
     **_action("grant_flux", "billing.grant_flux"),
+    # Without what was filled in, it leads back to the form.
+    "grant_flux_preview": Page(("billing.grant_flux",), ("billing.grant_flux",), shown=302),
+    **_model("billing_fluxgrant", view=("billing.view_fluxgrant", "billing.grant_flux")),
     **_book("fluxaccount"),
     "billing_fluxaccount_grant": Page(("billing.grant_flux",), ("billing.grant_flux",), shown=302),
     **_action("billing_fluxaccount_adjust", "billing.adjust_flux"),
@@ -125,6 +129,7 @@ _BOOKS = {
     **_action("billing_fluxaccount_check_books", "billing.reconcile_books"),
     **_book("fluxtransaction"),
     **_book("llmrequestlog"),
+    **_book("refusedrequest"),
     # The page of a request that has ended leads back to it.
     "billing_llmrequestlog_settle": Page(
         ("billing.settle_requests",), ("billing.settle_requests",), shown=302

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.apps import apps
 from django.contrib.auth.models import Group, Permission
@@ -13,9 +14,11 @@ from django.utils import timezone
 from accounts.models import APIKey, User
 from airi_server.kernel import ids
 from airi_server.runtime import options
-from billing.models import FluxTransaction
+from billing import ledger, reconciliation_runs
+from billing.models import FluxGrant, FluxTransaction
+from billing.reconciliation import EVERYTHING
 from chats.models import ChatMessage
-from llmrouter.models import RouterDefaults, RouterModel, RouterUpstream
+from llmrouter.configuration.models import RouterDefaults, RouterModel, RouterUpstream
 from tests.factories import accounts, billing, characters, chats
 from tests.factories import llmrouter as routers
 
@@ -55,13 +58,21 @@ def make() -> Rows:
     defaults, _ = RouterDefaults.objects.get_or_create()
     options.put(SETTING, 7, by="tester", at=timezone.now(), note="test")
     said = message_of(user)
+    ledger.grant(
+        user_id=user.pk, amount=5, request_id="gift", description="test", by="tester", at=NOW
+    )
+    run: dict[str, Any] = {"duration_ms": 5, "broken": 0, "orphans": 0}
     keys = {
         "accounts_user": user.pk,
         "accounts_apikey": str(key.pk),
         "auth_group": str(Group.objects.create(name="support").pk),
         "billing_fluxaccount": user.pk,
+        "billing_fluxgrant": str(FluxGrant.objects.order_by("id")[0].pk),
+        "draft": "gone",
+        "run": str(reconciliation_runs.record(scope=EVERYTHING, by="tester", at=NOW, **run).pk),
         "billing_fluxtransaction": str(FluxTransaction.objects.order_by("id")[0].pk),
         "billing_llmrequestlog": str(ticket.id),
+        "billing_refusedrequest": str(billing.refused(user.pk).pk),
         "billing_priceversion": str(ticket.price.version),
         "chats_chat": said.chat_id,
         "chats_chatmessage": said.pk,

@@ -15,7 +15,7 @@ from django.test import Client
 from accounts import users
 from airi_server.runtime.audit import AuditEntry
 from billing.models import FluxAccount
-from llmrouter.models import RouterKey
+from llmrouter.configuration.models import RouterKey
 from tests.console import rows
 from tests.console.pages import PAGES, STAFF, SUPERUSER
 from tests.console.rows import Rows
@@ -24,7 +24,18 @@ from tests.llmrouter.admin_pages import NEW, form_of
 
 Values = dict[str, Any]
 PLACES = places()
-READS = ("changelist", "history", "export", "plan", "app_list", "settings", "check_books", "grant")
+READS = (
+    "changelist",
+    "history",
+    "export",
+    "plan",
+    "app_list",
+    "settings",
+    "check_books",
+    "grant",
+    "preview",
+    "reconciliation_run",
+)
 """Ends of the names of pages that change nothing, whatever is posted to them."""
 WHY = {"reason": "because"}
 NOTE = {"note": "because"}
@@ -42,8 +53,10 @@ def example(name: str, world: Rows) -> Values:
         "auth_group_add": lambda: {"name": "finance"},
         "auth_group_change": lambda: {"name": "renamed", "permissions": []},
         "auth_group_delete": lambda: {"post": "yes"},
-        "billing_fluxaccount_adjust": lambda: {**WHY, "change": 5},
-        "billing_priceversion_add": lambda: {**NOTE, "model": "chat-other"},
+        "billing_fluxaccount_adjust": lambda: {**WHY, "change": 5, "_confirm": "1"},
+        "billing_priceversion_add": lambda: {
+            **NOTE, "model": "chat-other", "seen": "", "seen_model": "chat-other", "_confirm": "1"
+        },
         "grant_flux": lambda: {
             "emails": world.user.email, "amount": 5, "description": "why", "_apply": "1"
         },

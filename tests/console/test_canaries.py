@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import APIKey, User
-from llmrouter.models import RouterKey, RouterModel, RouterUpstream
+from llmrouter.configuration.models import RouterKey, RouterModel, RouterUpstream
 from tests.console import rows
 from tests.console.leaks import Leaks, spellings
 from tests.console.walk import places
