@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 import orjson
+import psycopg
 import pytest
 import pytest_asyncio
 import uvicorn
@@ -19,16 +23,23 @@ from asgiref.sync import SyncToAsync
 from django.core.management.commands import flush
 from django.db import connection, connections
 from django.db.backends.postgresql.operations import DatabaseOperations
+from django_redis import get_redis_connection
 
-from airi_server.kernel import database, notify, redis
-from airi_server.launch import worker
+from airi_server.kernel import database, pubsub, redis
 from airi_server.runtime import published
-from chats import hub
-from llmrouter import limits, owners
-from llmrouter.routing import health
-from llmrouter.routing import upstream as upstream_client
+from airi_server.web import serve
+from billing import reconciliation
+from billing.admin import dashboard
+from billing.usage import refusals
+from chats.sockets import hub
+from llmrouter.gateway import limits, tasks
+from llmrouter.routing import health, repairs
+from llmrouter.upstream import client as upstream_client
+from tests import serving_role
+from tests.fakes.proxy import SilentProxy
+from tests.fakes.raw import loading, silent
 from tests.fakes.upstream import ScriptedUpstream
-from tests.processes.instances import Fleet, Nursery
+from tests.lab.instances import Fleet, Nursery
 
 _KEPT: Final = {"auth_permission", "django_content_type"}
 """What migrating has filled and no test changes."""
@@ -38,6 +49,9 @@ DECLARE
     has_rows boolean;
     filled text[] := '{{}}';
     each text;
+    is_big boolean;
+    off text;
+    back text;
 BEGIN
     FOREACH each IN ARRAY ARRAY[{tables}] LOOP
         EXECUTE 'SELECT EXISTS (SELECT FROM ' || each || ')' INTO has_rows;
@@ -46,7 +60,30 @@ BEGIN
         END IF;
     END LOOP;
     IF filled <> '{{}}' THEN
-        EXECUTE 'TRUNCATE ' || array_to_string(filled, ', ') || ' CASCADE';
+        -- To truncate makes a file for each table and index: most tests leave a few rows.
+        SELECT sum(pg_relation_size(place)) > 4194304 INTO is_big
+        FROM unnest(filled::regclass[]) AS place;
+        SELECT string_agg(format('ALTER TABLE %s DISABLE TRIGGER %I', place, tgname), ';'),
+               string_agg(format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', place, tgname), ';')
+        INTO off, back FROM (SELECT *, tgrelid::regclass AS place FROM pg_trigger) AS guards
+        WHERE tgenabled = 'A' AND (
+            tgrelid = ANY (filled::regclass[])
+            -- What refers to them is truncated too, even if it is empty.
+            OR is_big AND tgrelid IN (SELECT conrelid FROM pg_constraint
+                           WHERE contype = 'f' AND confrelid = ANY (filled::regclass[]))
+        );
+        IF off IS NOT NULL THEN EXECUTE off; END IF;
+        IF is_big THEN
+            EXECUTE 'TRUNCATE ' || array_to_string(filled, ', ') || ' CASCADE';
+        ELSE
+            -- Foreign keys are not looked at, so that the order is of no matter.
+            SET LOCAL session_replication_role = replica;
+            FOREACH each IN ARRAY filled LOOP
+                EXECUTE 'DELETE FROM ' || each;
+            END LOOP;
+            SET LOCAL session_replication_role = DEFAULT;
+        END IF;
+        IF off IS NOT NULL THEN EXECUTE back; END IF;
     END IF;
 END
 $$
@@ -56,11 +93,7 @@ $$
 def _sql_flush(self, style, tables, **_options):
     """Empty the tables that a test has filled, also those whose triggers only let rows come."""
     names = ", ".join(f"'{self.quote_name(each)}'" for each in tables if each not in _KEPT)
-    return [
-        "SET session_replication_role = replica",
-        _EMPTY.format(tables=names),
-        "SET session_replication_role = origin",
-    ]
+    return ["RESET ROLE", _EMPTY.format(tables=names)]
 
 
 DatabaseOperations.sql_flush = _sql_flush  # type: ignore[method-assign]  # the point
@@ -68,17 +101,32 @@ DatabaseOperations.sql_flush = _sql_flush  # type: ignore[method-assign]  # the 
 flush.emit_post_migrate_signal = lambda *_, **__: None  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """Serve with the role that serves, once the database is migrated."""
+    with django_db_blocker.unblock():
+        serving_role.install()
+
+
 @pytest_asyncio.fixture
 async def hot(transactional_db):
     """This test's event loop as the hot path needs it; everything it opened is closed after."""
-    health.forget()
+    _forget_health()
     limits.forget()
+    repairs.forget()
     await published.refresh()
     yield
-    await owners.drain(5)
-    assert owners.count() == 0, "a paid request was left behind"
-    for close in (hub.close, upstream_client.close, notify.close, redis.close, database.close):
+    await tasks.drain(5)
+    assert tasks.count() == 0, "a paid request was left behind"
+    await refusals.close()
+    for close in (hub.close, upstream_client.close, pubsub.close, redis.close, database.close):
         await close()
+
+
+def _forget_health():
+    """Forget what tests before held against upstreams: revisions begin at 1 again."""
+    health.forget()
+    get_redis_connection("default").delete(redis.key("health"))
 
 
 @pytest.fixture
@@ -96,6 +144,41 @@ def still(monkeypatch):
         monkeypatch.setattr(published._Watch, "is_fresh", lambda _watch: True)
 
     return hold_off
+
+
+@pytest_asyncio.fixture
+async def database_line(transactional_db, monkeypatch):
+    """The hot path's way to PostgreSQL, which can be cut. Name it before whatever opens the way."""
+    conninfo = database._conninfo()
+    target = psycopg.conninfo.conninfo_to_dict(conninfo)
+    async with SilentProxy(str(target["host"]), int(target["port"] or 5432)) as line:
+        through = psycopg.conninfo.make_conninfo(conninfo, host="127.0.0.1", port=str(line.port))
+        monkeypatch.setattr(database, "_conninfo", lambda: through)
+        yield line
+
+
+@contextlib.asynccontextmanager
+async def _nobody() -> AsyncIterator[int]:
+    """Yield a port nobody listens on."""
+    yield 9
+
+
+@pytest_asyncio.fixture(params=[_nobody, silent, loading])
+async def lose_redis(request, settings):
+    """Return what takes Redis from this loop: nothing listens there, or nothing that answers."""
+    async with request.param() as port:
+
+        async def lose():
+            await redis.close()  # a link that was made before would go on answering
+            settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
+            async with asyncio.timeout(5):
+                while request.param is not _nobody and not redis.link().is_up:
+                    await asyncio.sleep(0.005)
+            with pytest.raises(redis.FAILURES):
+                await redis.link().ask("PING")
+
+        yield lose
+        await redis.close()
 
 
 @pytest_asyncio.fixture
@@ -191,9 +274,7 @@ async def served(hot):
     # asyncio sends small segments at once only on sockets that say they are TCP.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            application, lifespan="off", log_config=None, access_log=False, **worker.SOCKETS
-        )
+        config = serve.config(application, lifespan="off", loop="auto")
         server = _Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
@@ -206,6 +287,38 @@ async def served(hot):
             await running
 
 
+class Log:
+    """What our own settings have written to the log, not what pytest catches."""
+
+    def __init__(self) -> None:
+        self._written = io.StringIO()
+        handler = logging._handlers["stderr"]  # type: ignore[attr-defined]  # public in 3.12
+        self.stop = partial(handler.setStream, handler.setStream(self._written))
+
+    @property
+    def text(self) -> str:
+        return self._written.getvalue()
+
+    def of(self, request_id: str) -> list[dict[str, Any]]:
+        """Return the lines of one request or socket."""
+        lines = map(orjson.loads, self.text.splitlines())
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    async def whole(self, request_id: str, *, last: str = "Request ended") -> list[dict[str, Any]]:
+        """Return them when the last has come, which is after the answer."""
+        async with asyncio.timeout(5):
+            while last not in [line["message"] for line in self.of(request_id)]:
+                await asyncio.sleep(0.005)
+        return self.of(request_id)
+
+
+@pytest.fixture
+def log():
+    made = Log()
+    yield made
+    made.stop()
+
+
 @pytest.fixture(scope="session")
 def nursery(django_db_setup, tmp_path_factory):
     """What forks the processes of this worker: imported once, on the database of the tests."""
@@ -216,6 +329,7 @@ def nursery(django_db_setup, tmp_path_factory):
 @pytest.fixture
 def fleet(transactional_db, nursery):
     """Servers and commands as processes of their own, on this test's database and Redis."""
+    _forget_health()
     with Fleet(nursery) as made:
         yield made
 
@@ -240,6 +354,15 @@ def _close_connections():
     """Close this thread's connection and that of the thread in which async tests call the ORM."""
     connections.close_all()
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _long_running_database():
+    """No test depends on when the database of its run was started, which may be a second ago."""
+    with pytest.MonkeyPatch.context() as settled:
+        for module in (reconciliation, dashboard):
+            settled.setattr(module, "RESTART_GRACE_S", 0)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.urls import URLPattern, get_resolver
-from ninja.operation import PathView
+from ninja.operation import Operation, PathView
 
 PAGES = ("/admin/", "/static/", "/app/")
 
@@ -64,9 +64,22 @@ PARTS = {
     "i18n": [{"language": "en", "name": "Airi", "description": "", "tags": ["a"]}],
     "prompts": [{"language": "en", "type": "system", "content": "Be kind."}],
 }
+ALWAYS = {
+    "cache-control": "no-store, no-cache, private, max-age=0",
+    "pragma": "no-cache",
+    "expires": "0",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""The headers of every answer that is no page, written down a second time."""
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EXAMPLES = {
     "GET /": Example("/"),
+    "GET /docs": Example("/docs"),
+    "GET /docs/": Example("/docs/"),
+    "GET /docs/<str:name>": Example("/docs/{x}"),
+    "GET /favicon.ico": Example("/favicon.ico"),
     "GET /livez": Example("/livez"),
     "GET /readyz": Example("/readyz"),
     "GET /api/openapi.json": Example("/api/openapi.json"),
@@ -80,7 +93,9 @@ EXAMPLES = {
     "GET /api/v1/flux": Example("/api/v1/flux"),
     "GET /api/v1/flux/stats": Example("/api/v1/flux/stats"),
     "GET /api/v1/flux/history": Example("/api/v1/flux/history", query=("limit", "offset")),
-    "GET /api/v1/flux/requests": Example("/api/v1/flux/requests", query=("limit", "cursor")),
+    "GET /api/v1/flux/requests": Example(
+        "/api/v1/flux/requests", query=("limit", "cursor", "refused")
+    ),
     "GET /api/v1/flux/requests/<request_id>": Example("/api/v1/flux/requests/{x}"),
     "GET /api/v1/keys": Example("/api/v1/keys"),
     "POST /api/v1/keys": Example("/api/v1/keys", KEY),
@@ -113,23 +128,27 @@ EXAMPLES = {
 def endpoints() -> list[str]:
     """Return "METHOD /route" for everything that is mounted and no page."""
     found = []
-    for route, pattern in _patterns(get_resolver().url_patterns, "/"):
-        if not route.startswith(PAGES):
+    for route, pattern in routes(get_resolver().url_patterns, "/"):
+        if not f"{route}/".startswith(PAGES):
             found += [f"{method} {route}" for method in _methods(pattern)]
     return sorted(set(found))
 
 
-def _patterns(patterns: list[Any], prefix: str) -> Iterator[tuple[str, URLPattern]]:
+def routes(patterns: list[Any], prefix: str) -> Iterator[tuple[str, URLPattern]]:
     for pattern in patterns:
         route = prefix + str(pattern.pattern)
         if isinstance(pattern, URLPattern):
             yield route, pattern
         else:
-            yield from _patterns(pattern.url_patterns, route)
+            yield from routes(pattern.url_patterns, route)
+
+
+def operations(pattern: URLPattern) -> list[Operation]:
+    """Return a ninja view's operations, found in the closure ninja wraps it in."""
+    cells = getattr(pattern.callback, "__closure__", None) or ()
+    views = [c.cell_contents for c in cells if isinstance(c.cell_contents, PathView)]
+    return [operation for view in views for operation in view.operations]
 
 
 def _methods(pattern: URLPattern) -> list[str]:
-    """Return a ninja view's methods, found in the closure ninja wraps it in; else GET."""
-    cells = getattr(pattern.callback, "__closure__", None) or ()
-    views = [c.cell_contents for c in cells if isinstance(c.cell_contents, PathView)]
-    return [m for view in views for op in view.operations for m in op.methods] or ["GET"]
+    return [method for each in operations(pattern) for method in each.methods] or ["GET"]

@@ -1,11 +1,12 @@
 from datetime import UTC, datetime
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.transaction import TransactionManagementError
 
 from airi_server.kernel import context
 from airi_server.runtime import audit, options
+from airi_server.runtime.models import OptionRevision, PublishedVersion
 from tests.factories import accounts as make
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -78,6 +79,32 @@ class TestRecording:
                 cursor.execute(statement)
 
         assert len(audit.of(SUBJECT)) == 1
+
+
+@pytest.mark.django_db
+class TestConstraints:
+    @pytest.mark.parametrize(
+        ("row", "name"),
+        [
+            ({"subject": audit.Subject("", "u1")}, "audit_entry_has_a_subject"),
+            ({"facts": [1]}, "audit_entry_facts_are_an_object"),
+            ({"by": ""}, "audit_entry_has_an_actor"),
+        ],
+    )
+    def test_the_database_wants_who_and_what(self, row, name):
+        with pytest.raises(IntegrityError, match=name), transaction.atomic():
+            record(**row)
+
+    @pytest.mark.parametrize(
+        ("row", "name"),
+        [
+            (OptionRevision(name="A", value=1, changed_at=AT), "config_kv_has_an_author"),
+            (PublishedVersion(name="", version=1), "published_version_has_a_name"),
+        ],
+    )
+    def test_and_by_whom_settings_change(self, row, name):
+        with pytest.raises(IntegrityError, match=name), transaction.atomic():
+            row.save(force_insert=True)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from airi_server.console import refusals
+from airi_server.admin import refusals
 from airi_server.runtime import audit
 from airi_server.runtime.audit import AuditEntry
 from tests.airi_server.console import staff
@@ -134,17 +134,17 @@ class TestRefusals:
         assert len(refused()) == refusals.MOST
 
     def test_who_does_not_work_here_leaves_none(self, client):
-        client.get(SETTINGS)
+        unknown = client.get(SETTINGS)
         client.force_login(accounts.user())
-        client.get(SETTINGS)
+        known = client.get(SETTINGS)
 
+        assert [answer.status_code for answer in (unknown, known)] == [302, 302]
         assert refused() == []
 
     def test_who_may_look_leaves_none(self, client):
         staff(client, "runtime.change_options")
 
-        client.get(SETTINGS)
-
+        assert client.get(SETTINGS).status_code == 200
         assert refused() == []
 
 
@@ -162,8 +162,10 @@ class TestLogins:
     def test_failing_to_enter_leaves_none(self, client):
         user = accounts.user(is_staff=True, password="long enough")
 
-        client.post(reverse("admin:login"), {"username": user.email, "password": "wrong"})
+        form = {"username": user.email, "password": "wrong"}
+        answer = client.post(reverse("admin:login"), form)
 
+        assert "correct" in answer.content.decode()
         assert not AuditEntry.objects.exists()
 
 

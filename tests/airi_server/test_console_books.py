@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.urls import reverse
 
-from airi_server.console import books as pages
+from airi_server.admin import reconciliation as pages
 from airi_server.runtime import audit
-from billing import runs
+from billing import reconciliation_runs
 from billing.models import LLMRequestLog
+from billing.reconciliation import EVERYTHING
 from tests.airi_server.console import staff
 from tests.billing.conftest import books  # noqa: F401  a fixture
 from tests.billing.corruption import corrupt
@@ -23,10 +26,10 @@ class TestCheck:
     def test_agreeing_books_are_said_to_agree_and_the_check_is_kept(self, client, books):  # noqa: F811
         operator = staff(client, SEE, CHECK)
 
-        answer = client.post(PAGE)
+        answer = client.post(PAGE, follow=True)
 
         assert "The books agree." in answer.content.decode()
-        (run,) = runs.before_now()
+        (run,) = reconciliation_runs.before_now()
         assert (run.by, run.broken, run.scope) == (operator.email, 0, "")
         (entry,) = audit.of(audit.Subject.of(run))
         assert (entry.action, entry.actor_id) == (CHECK, operator.pk)
@@ -38,14 +41,28 @@ class TestCheck:
         LLMRequestLog.objects.filter(settled_at=None).update(deadline_at=make.NOW)
         staff(client, SEE, CHECK)
 
-        answer = client.post(PAGE)
+        answer = client.post(PAGE, follow=True)
 
-        page, found = answer.content.decode(), answer.context["findings"]
+        page, run = answer.content.decode(), answer.context["run"]
+        assert answer.redirect_chain == [(reverse("admin:reconciliation_run", args=[run.pk]), 302)]
         assert "The books disagree in 2 places." in page
-        assert (len(found.broken), found.run.broken, found.run.orphans) == (1, 2, 1)
+        assert (len(run.findings["broken"]), run.broken, run.orphans) == (1, 2, 1)
         assert "the first 1 of 2" in page
         assert "balance 51, but the entries add up to 50" in page
-        assert str(found.orphans[0].id) in page
+        assert run.findings["orphans"][0]["id"] in page
+        again = client.get(answer.redirect_chain[0][0]).content.decode()
+        assert "balance 51, but the entries add up to 50" in again
+        assert audit.AuditEntry.objects.filter(action=CHECK).count() == 1
+
+    def test_a_check_by_a_command_has_kept_only_its_counts(self, client):
+        counts: dict[str, Any] = {"duration_ms": 5, "broken": 2, "orphans": 0}
+        run = reconciliation_runs.record(scope=EVERYTHING, by="manage.py", at=make.NOW, **counts)
+        staff(client, SEE)
+
+        page = client.get(reverse("admin:reconciliation_run", args=[run.pk])).content.decode()
+
+        assert "disagree in 2 places" in page
+        assert "is not kept" in page
 
     def test_a_check_that_takes_too_long_is_stopped_and_says_so(self, client, books, monkeypatch):  # noqa: F811
         monkeypatch.setattr(pages, "LIMIT_S", 0.0)
@@ -54,11 +71,11 @@ class TestCheck:
         )
         staff(client, SEE, CHECK)
 
-        answer = client.post(PAGE)
+        answer = client.post(PAGE, follow=True)
 
-        assert answer.status_code == 200
+        assert answer.redirect_chain == [(PAGE, 302)]
         assert "was stopped after" in answer.content.decode()
-        assert runs.newest() is None
+        assert reconciliation_runs.newest() is None
 
 
 @pytest.mark.django_db

@@ -10,7 +10,7 @@ from accounts.models import User
 from airi_server.runtime.audit import AuditEntry
 from billing import ledger
 from billing.models import FluxTransaction
-from llmrouter.models import RouterModel
+from llmrouter.configuration.models import RouterModel
 from tests.airi_server.console import staff
 from tests.factories import accounts, characters, chats
 from tests.factories import billing as make
@@ -43,12 +43,15 @@ def everything():
     airi = characters.character(owner=person.pk)
     user = to("accounts_user_change", person.pk)
     request = to("billing_llmrequestlog_change", ticket.id)
+    refused = make.refused(person.pk)
     return {
         "plaintext": plaintext,
         "pasted": {
             str(ticket.id): request,
             f" “{ticket.id}”\n": request,
             str(ticket.id).replace("-", ""): request,
+            str(refused.pk): to("billing_refusedrequest_change", refused.pk),
+            f" {refused.pk}\n": to("billing_refusedrequest_change", refused.pk),
             "mio@EXAMPLE.com": user,
             "<mio@example.com>": user,
             person.pk: user,

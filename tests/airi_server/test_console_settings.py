@@ -10,7 +10,8 @@ from airi_server.runtime import options as runtime
 from airi_server.runtime.models import OptionRevision, PublishedVersion
 from billing import options
 from billing.models import PriceVersion
-from llmrouter.options import DEFAULT_TTS_VOICES
+from chats.options import CHAT_STRANGERS
+from llmrouter.configuration.options import DEFAULT_TTS_VOICES
 from tests.airi_server.console import staff
 from tests.factories import billing as make
 
@@ -51,6 +52,7 @@ class TestList:
         assert changed.range == "0 to 1,000,000,000"
         assert rows["FLUX_PER_1K_TOKENS"].value == "1"
         unset = [row for row in rows.values() if row.default == "not set"]
+        assert unset
         assert all(row.option.default is runtime.UNSET for row in unset)
         assert rows["INITIAL_USER_FLUX"].help in answer.content.decode()
 
@@ -111,9 +113,9 @@ class TestChange:
         ("given", "words"),
         [
             ("{", "not JSON"),
-            ('{"m": {"en": 5}}', "valid string"),
+            ('{"m": {"en": 5}}', "must be a string"),
             ('{"m": {"en": "a\\u0000b"}}', "NUL"),
-            ("[]", "should be an object"),
+            ("[]", "must be an object"),
             ("[" * 5000, "not JSON"),
         ],
     )
@@ -129,6 +131,18 @@ class TestChange:
         assert words in refused.context["form"].errors["value"][0]
         assert accepted.status_code == 302
         assert DEFAULT_TTS_VOICES.read() == {"m": {"en": "anna"}}
+
+    def test_one_that_is_on_or_off_is_a_box_to_tick(self, client, operator):
+        fields = {"note": "why", "seen": "0"}
+        shown = client.get(page("CHAT_STRANGERS"))
+
+        answer = client.post(page("CHAT_STRANGERS"), fields)
+        switched_off = CHAT_STRANGERS.read()
+        again = {**fields, "seen": OptionRevision.objects.get().pk, "value": "on"}
+        client.post(page("CHAT_STRANGERS"), again)
+
+        assert shown.context["form"].initial["value"] is True
+        assert (answer.status_code, switched_off, CHAT_STRANGERS.read()) == (302, False, True)
 
     def test_an_unknown_setting_is_not_found(self, client, operator):
         for name in ("NOTHING", "1", "FLUX_PER_REQUEST%00"):

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from airi_server import departures
-from airi_server.departures import HANDLERS, Handler
-from billing import closures
-from billing.models import FluxAccount, FluxTransaction
+from airi_server import user_deletion
+from airi_server.user_deletion import HANDLERS, Handler
+from billing import account_state
+from billing.models import FluxAccount, FluxTransaction, RefusalHour, RefusedRequest
 from chats.characters.models import Character
 from chats.models import Chat, ChatMessage
+from tests import serving_role
 from tests.factories import billing, characters, chats
 
 LATER = chats.NOW + timedelta(hours=1)
@@ -39,15 +40,17 @@ class TestHandlers:
     def test_are_those_of_the_contract_in_its_order(self):
         listed = [(handler.priority, handler.name) for handler in HANDLERS]
 
-        assert listed == [(20, "flux"), (30, "characters"), (30, "chats")]
+        assert listed == [
+            (20, "flux"), (20, "grants"), (30, "characters"), (30, "chats"), (30, "refusals"),
+        ]  # fmt: skip
 
     def test_run_by_priority_and_then_as_they_are_written(self):
         calls: list[Any] = []
         wanted = [(30, "b"), (10, "c"), (30, "a"), (20, "d")]
         handlers = [Handler(priority, name, noted(calls, name)) for priority, name in wanted]
 
-        departures.delete_user_data(
-            user_id="ria", at=LATER, handlers=departures.in_order(*handlers)
+        user_deletion.delete_user_data(
+            user_id="ria", at=LATER, handlers=user_deletion.in_order(*handlers)
         )
 
         assert [name for name, _ in calls] == ["c", "d", "b", "a"]
@@ -61,41 +64,49 @@ class TestHandlers:
         ]
 
         with pytest.raises(ImproperlyConfigured, match="are called flux"):
-            departures.in_order(*twice)
+            user_deletion.in_order(*twice)
 
     def test_end_with_the_first_error_and_go_on_the_next_time(self):
         calls: list[Any] = []
-        handlers = departures.in_order(
+        handlers = user_deletion.in_order(
             Handler(10, "a", noted(calls, "a")),
             Handler(20, "b", noted(calls, "b", fails=["once"])),
             Handler(30, "c", noted(calls, "c")),
         )
 
         with pytest.raises(Broken):
-            departures.delete_user_data(user_id="ria", at=LATER, handlers=handlers)
-        departures.delete_user_data(user_id="ria", at=LATER, handlers=handlers)
+            user_deletion.delete_user_data(user_id="ria", at=LATER, handlers=handlers)
+        user_deletion.delete_user_data(user_id="ria", at=LATER, handlers=handlers)
 
         assert [name for name, _ in calls] == ["a", "b", "a", "b", "c"]
 
 
 @pytest.fixture
 def left_behind(db):
-    """Ria and Mio have the same: an account, a private chat with a message, a character."""
+    """Ria and Mio have the same: an account, a private chat with a message, a character.
+
+    What follows is done with the role that serves.
+    """
     for user_id in ("ria", "mio"):
         billing.make_account(100, user_id)
+        billing.refused(user_id)
         chats.stored(chats.chat(owner=user_id, type="private"), 1, content="words")
         characters.character(owner=user_id)
+    with serving_role.worn():
+        yield
 
 
 def state():
-    tables = (FluxAccount, FluxTransaction, Chat, ChatMessage, Character)
+    tables = (
+        FluxAccount, FluxTransaction, Chat, ChatMessage, Character, RefusedRequest, RefusalHour,
+    )  # fmt: skip
     return [list(table.objects.order_by("pk").values_list()) for table in tables]
 
 
 @pytest.mark.usefixtures("left_behind")
 class TestDeletingUserData:
     def test_takes_everything_of_one_user_and_nothing_of_others(self):
-        departures.delete_user_data(user_id="ria", at=LATER)
+        user_deletion.delete_user_data(user_id="ria", at=LATER)
 
         gone = {
             "ria": [
@@ -114,20 +125,22 @@ class TestDeletingUserData:
             "ria": "",
             "mio": "words",
         }
+        for table in (RefusedRequest, RefusalHour):
+            assert list(table.objects.values_list("user_id", flat=True)) == ["mio"]
 
     def test_changes_nothing_the_second_time(self):
-        departures.delete_user_data(user_id="ria", at=LATER)
+        user_deletion.delete_user_data(user_id="ria", at=LATER)
         once = state()
 
-        departures.delete_user_data(user_id="ria", at=LATEST)
-        departures.delete_user_data(user_id="nobody", at=LATEST)
+        user_deletion.delete_user_data(user_id="ria", at=LATEST)
+        user_deletion.delete_user_data(user_id="nobody", at=LATEST)
 
         assert state() == once
 
     def test_keeps_the_balance_and_the_ledger(self):
         before = list(FluxTransaction.objects.order_by("pk").values())
 
-        closures.close(user_id="ria", at=LATER)
+        account_state.close(user_id="ria", at=LATER)
 
         account = FluxAccount.objects.get(pk="ria")
         assert (account.balance, account.updated_at) == (100, LATER)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from airi_server import edge
+from airi_server.web import middleware
+from tests.airi_server.endpoints import ALWAYS
 from tests.factories import gateway
 
 TRUSTED = [
+    "https://accounts.airi.build", "https://server-dev.airi-server-auth.pages.dev",
     "capacitor://localhost", "ai.moeru.airi-pocket://links", "https://airi.moeru.ai",
     "http://localhost", "http://localhost:5173", "https://localhost:5173", "https://localhost",
     "http://127.0.0.1:8080", "https://pr-1.kwaa.workers.dev", "https://a.b-c.kwaa.workers.dev",
@@ -32,11 +34,11 @@ class TestIsTrusted:
     @pytest.mark.parametrize("origin", TRUSTED)
     def test_origins_of_ours(self, origin):
         """Case 154."""
-        assert edge.is_trusted(origin)
+        assert middleware.is_trusted(origin)
 
     @pytest.mark.parametrize("origin", UNTRUSTED)
     def test_not_those_that_look_alike(self, origin):
-        assert not edge.is_trusted(origin)
+        assert not middleware.is_trusted(origin)
 
 
 @pytest.mark.asyncio
@@ -57,9 +59,9 @@ class TestCORS:
         assert answered.headers["vary"] == "Origin"
 
     async def test_is_for_the_api_only(self, served):
-        for path in ("/livez", "/v1/models"):
-            answered = await served.get(path, Origin="http://localhost:5173")
-            assert "access-control-allow-origin" not in answered.headers
+        answered = await served.get("/livez", Origin="http://localhost:5173")
+
+        assert "access-control-allow-origin" not in answered.headers
 
     async def test_answers_preflights_itself(self, served):
         asked = {
@@ -74,8 +76,7 @@ class TestCORS:
         assert answered.headers["access-control-allow-methods"] == "GET,HEAD,PUT,POST,DELETE,PATCH"
         assert answered.headers["access-control-allow-headers"] == "authorization,content-type"
         assert "access-control-max-age" not in answered.headers
-        for name, value in edge.ALWAYS:
-            assert answered.headers[name.decode()] == value.decode()
+        assert ALWAYS.items() <= {n.lower(): v for n, v in answered.headers.items()}.items()
         assert answered.headers.getall("vary") == ["Origin"]
 
         refused = await served.send(
@@ -83,6 +84,83 @@ class TestCORS:
         )
         assert refused.status == 204
         assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.asyncio
+class TestPagesThatCallTheGateway:
+    MINE, OTHER = "http://localhost:5173", "https://evil.example"
+    ASKED = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+    }
+    PATHS = ("/v1/chat/completions", "/v1/models", "/v1/nothing", "/api/v1/flux", "/api/nothing")
+
+    def allowed(self, answered):
+        return answered.headers.get("access-control-allow-origin")
+
+    @pytest.mark.parametrize("path", PATHS)
+    async def test_preflights_are_never_refused(self, served, path):
+        for origin, allowed in ((self.MINE, self.MINE), (self.OTHER, None), ("null", None)):
+            given = {**self.ASKED, "Origin": origin}
+            answered = await served.send("OPTIONS", path, headers=given)
+
+            assert (answered.status, answered.body) == (204, b"")
+            assert self.allowed(answered) == allowed
+            asked = self.ASKED["Access-Control-Request-Headers"]
+            assert answered.headers["access-control-allow-headers"] == asked
+            assert "access-control-expose-headers" not in answered.headers
+
+    async def test_of_a_trusted_origin_read_answers_and_refusals(self, served, upstream):
+        caller = await gateway.caller(flux=10)
+        await gateway.route(upstream.base_url)
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        for key, status in ((caller.key, 200), ("no", 401)):
+            answered = await served.post("/v1/chat/completions", body, key, Origin=self.MINE)
+
+            assert answered.status == status
+            assert self.allowed(answered) == self.MINE
+            assert answered.headers["vary"] == "Origin"
+            exposed = set(answered.headers["access-control-expose-headers"].split(", "))
+            assert {"x-request-id", "x-airi-flux-charged", "retry-after"} <= exposed
+            assert {"x-airi-max-tokens", "x-airi-dropped", "ratelimit-remaining"} <= exposed
+            ours = {n.lower() for n in answered.headers if n.lower().startswith(("x-airi", "rate"))}
+            assert ours <= exposed
+
+    async def test_of_others_read_nothing(self, served):
+        answered = await served.get("/v1/models", Origin=self.OTHER)
+
+        assert self.allowed(answered) is None
+
+    async def test_of_origins_for_keys_alone_read_the_gateway_without_credentials(
+        self, served, settings
+    ):
+        settings.V1_CORS_ORIGINS = ["https://shop.example"]
+        for path, allowed in (("/v1/models", "https://shop.example"), ("/api/v1/flux", None)):
+            answered = await served.get(path, Origin="https://shop.example")
+
+            assert self.allowed(answered) == allowed
+        gateways = await served.get("/v1/models", Origin="https://shop.example")
+        assert "access-control-allow-credentials" not in gateways.headers
+        assert gateways.headers["vary"] == "Origin"
+        assert self.allowed(await served.get("/v1/models", Origin=self.OTHER)) is None
+
+    async def test_of_any_origin_if_the_operator_says_so(self, served, settings):
+        settings.V1_CORS_ORIGINS = ["*"]
+        for origin in (self.MINE, self.OTHER, "null"):
+            given = {**self.ASKED, "Origin": origin}
+            preflight = await served.send("OPTIONS", "/v1/models", headers=given)
+            answered = await served.get("/v1/models", Origin=origin)
+
+            for each in (preflight, answered):
+                assert self.allowed(each) == "*"
+                assert "access-control-allow-credentials" not in each.headers
+        assert self.allowed(await served.get("/api/v1/flux", Origin=self.OTHER)) is None
+
+    async def test_are_meant_and_not_programs(self, served, settings):
+        settings.V1_CORS_ORIGINS = ["*"]
+        answered = await served.get("/v1/models")
+
+        assert [n for n in answered.headers if n.lower().startswith(("access", "vary"))] == []
 
 
 @pytest.mark.asyncio

@@ -13,8 +13,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from airi_server import edge
-from tests.airi_server.endpoints import EXAMPLES, endpoints
+from airi_server.web import middleware
+from tests.airi_server.endpoints import ALWAYS, EXAMPLES, endpoints
 from tests.factories import gateway
 from tests.fakes.upstream import answer, completion, stream
 
@@ -82,12 +82,12 @@ HEADERS = [
     {"Expect": "200-ok"}, {"Accept-Language": "\xff" * 300},
 ]  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+POLICY = b"content-security-policy"
 TAKES_BODY = [name for name in EXAMPLES if EXAMPLES[name].body]
 KINDS = {
     (name.split()[0], *example.path.split("/")[1:4]): name for name, example in EXAMPLES.items()
 }.values()
 """An endpoint for each method of each room: what no view looks at is sent to these."""
-ALWAYS = {name.decode(): value.decode() for name, value in edge.ALWAYS}
 
 
 def test_every_endpoint_has_an_example():
@@ -161,7 +161,10 @@ def is_well(answered, what):
     """Assert that an answer is no 5xx, and that an error is one a program can read."""
     status, headers, body = answered
     assert status < 500, (what, answered)
-    for name, value in ALWAYS.items():
+    always = dict(ALWAYS)
+    if status == 200 and headers["content-type"].startswith("text/html"):  # `/` and `/docs`
+        always["content-security-policy"] = dict([middleware.FRONT_POLICY])[POLICY].decode()
+    for name, value in always.items():
         assert headers.get(name) == value, (what, name, answered)
     assert "x-request-id" in headers, (what, answered)
     assert "set-cookie" not in headers
@@ -226,13 +229,19 @@ class TestEveryEndpoint:
 
     async def test_of_methods_that_are_not_routed(self, talk):
         routed = {place(name) for name in EXAMPLES}
+        name_of = {place(name)[1]: example.path for name, example in EXAMPLES.items()}
         for path in {path for _, path in routed}:
             for method in METHODS:
                 if (method, path) not in routed:
                     answered = await talk(method, path, b"{}")
                     is_well(answered, (method, path))
                     if path != "/api/openapi.json":  # ninja's, for any method that is safe
-                        assert answered[0] == 404, (method, path, answered)
+                        status = 405 if path.startswith("/v1/") else 404  # contract §1.3
+                        assert answered[0] == status, (method, path, answered)
+                        if "{x}" not in name_of[path]:
+                            there = {m for m, routed_path in routed if routed_path == path}
+                            allowed = set(answered[1]["allow"].split(", "))
+                            assert allowed - {"HEAD"} == there, (method, path, answered)
 
     async def test_of_bodies_above_the_cap(self, served, talk):
         """Case 156: 413, declared or chunked, before it is read to its end."""

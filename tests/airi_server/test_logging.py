@@ -75,7 +75,7 @@ def test_what_looks_like_a_secret_is_cut_off(said, kept):
 class TestLineOfAnExchange:
     @pytest.fixture
     def line(self):
-        line = context.Line()
+        line = context.LogLine()
         token = context.line.set(line)
         yield line
         context.line.reset(token)

@@ -10,7 +10,7 @@ import socket
 import orjson
 import pytest
 
-from airi_server import connections
+from airi_server.web import http_protocols
 from tests.airi_server.test_entry import head_of, open_to
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, completion, stream
@@ -78,7 +78,7 @@ class TestSecondRequest:
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_a_long_answer(served, upstream, monkeypatch):
-    monkeypatch.setattr(connections, "UNREAD_S", 0.3)
+    monkeypatch.setattr(http_protocols, "UNREAD_S", 0.3)
     caller = await gateway.caller(flux=100)
     await gateway.route(upstream.base_url)
     text = "x" * 6_000_000

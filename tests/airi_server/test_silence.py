@@ -7,34 +7,28 @@ import asyncio
 import psycopg
 import pytest
 import pytest_asyncio
+from psycopg_pool import PoolTimeout
 
-from airi_server.kernel import database, redis
+from airi_server.kernel import database, redis, silence
 from tests.factories import gateway
-from tests.fakes.proxy import SilentProxy
 from tests.fakes.raw import silent
 from tests.fakes.upstream import answer
 
 pytestmark = pytest.mark.asyncio
 PATH = "/v1/chat/completions"
+BOUND_S = silence.QUIET_S + silence.ASKED_S + 2
+"""What the first who meet it wait at most, with room for a slow machine."""
+PATIENCE_S = 20
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 
 
-@pytest_asyncio.fixture
-async def proxy(transactional_db, monkeypatch):
-    """The hot path's way to PostgreSQL, through a proxy."""
-    conninfo = database._conninfo()
-    target = psycopg.conninfo.conninfo_to_dict(conninfo)
-    async with SilentProxy(str(target["host"]), int(target["port"] or 5432)) as made:
-        through = psycopg.conninfo.make_conninfo(conninfo, host="127.0.0.1", port=str(made.port))
-        monkeypatch.setattr(database, "_conninfo", lambda: through)
-        yield made
+class TestSilentConnections:
+    """Those made so far lead nowhere, as behind a firewall that has forgotten them."""
 
-
-class TestSilentDatabase:
-    async def test_holds_up_nobody_for_long_and_loses_no_settlement(
-        self, proxy, served, upstream, monkeypatch
+    async def test_hold_up_nobody_for_long_and_lose_no_settlement(
+        self, database_line, served, upstream, monkeypatch
     ):
-        monkeypatch.setattr(database, "ANSWER_S", 0.3)
+        monkeypatch.setattr(silence, "QUIET_S", 0.3)
         caller = await gateway.caller(flux=100)
         await gateway.route(upstream.base_url)
         assert (await served.post(PATH, BODY, caller.key)).status == 200
@@ -45,25 +39,142 @@ class TestSilentDatabase:
             while not upstream.seen:
                 await asyncio.sleep(0.01)
 
-        proxy.silence()
-        # The driver adds up to five seconds of its own to a statement that was given up.
-        async with asyncio.timeout(13):
-            opening, reading, settled = await asyncio.gather(
+        database_line.silence()
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(
                 served.post(PATH, BODY, caller.key),
                 served.get("/api/v1/flux", caller.key),
                 settling,
             )
 
-        assert settled.status == 200
-        # Served if the next connection of the pool was not a silent one as well.
-        assert {opening.status, reading.status} <= {200, 503}
-        assert opening.status == 200 or opening.headers["Retry-After"] == "1"
-        async with asyncio.timeout(5):
-            assert (await served.post(PATH, BODY, caller.key)).status == 200
-            assert (await served.get("/api/v1/flux", caller.key)).status == 200
+        assert [each.status for each in answers] == [200, 200, 200]
         account = await gateway.account(caller.user_id)
-        paid = 3 + (opening.status == 200)
-        assert (account.balance, account.held) == (100 - paid, 0)
+        assert (account.balance, account.held) == (100 - 3, 0)
+
+    async def test_are_told_from_statements_that_take_their_time(
+        self, database_line, hot, monkeypatch
+    ):
+        monkeypatch.setattr(silence, "QUIET_S", 0.05)
+        monkeypatch.setattr(silence, "AGAIN_S", 0.05)
+        asked = []
+        at_work = silence.Silence._at_work
+
+        async def counted(self, pids):
+            asked.append(await at_work(self, pids))
+            return asked[-1]
+
+        monkeypatch.setattr(silence.Silence, "_at_work", counted)
+
+        assert await database.fetch("SELECT 7 FROM pg_sleep(1)", {}) == [(7,)]
+        assert len(asked) > 1
+        assert all(asked)
+
+    async def test_of_statements_beyond_every_time_out_are_hung_up(self, hot, monkeypatch):
+        monkeypatch.setattr(silence, "QUIET_S", 0.05)
+        monkeypatch.setattr(silence, "LONGEST_S", 0.3)
+        monkeypatch.setattr(database, "LOST_S", 0)
+
+        async with asyncio.timeout(PATIENCE_S), database.connection() as lent:
+            with pytest.raises(psycopg.OperationalError) as lost:
+                await database.execute(lent, "SELECT pg_sleep(9)", {})
+
+        assert database.was_lost(lost.value)
+
+
+class TestAsking:
+    async def test_goes_on_whatever_has_become_of_the_one_before(self, hot):
+        database._silences.get().is_on = True
+
+        with pytest.raises(PoolTimeout):
+            await database.fetch("SELECT 7", {})
+
+        async with asyncio.timeout(PATIENCE_S):
+            while database._silences.get().is_on:
+                await asyncio.sleep(0.01)
+        assert await database.fetch("SELECT 7", {}) == [(7,)]
+
+    @pytest.mark.parametrize(
+        ("said", "is_on"), [("FATAL:  sorry, too many clients already", False), ("refused", True)]
+    )
+    async def test_whoever_refuses_a_session_is_there(self, hot, monkeypatch, said, is_on):
+        async def refuse(*_):
+            raise psycopg.OperationalError(said)
+
+        monkeypatch.setattr(silence, "_fetch", refuse)
+        watch = database._silences.get()
+
+        await watch._ask_once()
+
+        assert watch.is_on is is_on
+
+
+class TestSilentDatabase:
+    """Nothing gets through, on new connections neither, though they can be made."""
+
+    @pytest_asyncio.fixture
+    async def black_hole(self, database_line, served, upstream):
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        assert (await served.post(PATH, BODY, caller.key)).status == 200
+        upstream.seen.clear()
+        database_line.swallow()
+        return caller
+
+    @pytest.mark.parametrize("path", [PATH, "/api/v1/openai/chat/completions"])
+    async def test_refuses_in_time_and_without_an_upstream_call(
+        self, black_hole, served, upstream, path
+    ):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        refused = await served.post(path, BODY, black_hole.key)
+        first = loop.time() - began
+        again = [await served.post(path, BODY, black_hole.key) for _ in range(20)]
+
+        assert first < BOUND_S
+        # Who comes later does not wait for it at all.
+        assert loop.time() - began - first < 2
+        for each in (refused, *again):
+            assert (each.status, each.headers["Retry-After"]) == (503, "1")
+            assert each.json()["error"]["code"] == "SERVICE_UNAVAILABLE"
+        assert upstream.seen == []
+
+    async def test_is_over_by_itself_and_nothing_is_charged_twice(
+        self, black_hole, database_line, served
+    ):
+        headers = {"Idempotency-Key": "one"}
+        assert (await served.post(PATH, BODY, black_hole.key, **headers)).status == 503
+
+        database_line.mend()
+
+        async with asyncio.timeout(PATIENCE_S):
+            while (await served.post(PATH, BODY, black_hole.key, **headers)).status != 200:
+                await asyncio.sleep(0.05)
+        account = await gateway.account(black_hole.user_id)
+        assert (account.balance, account.held) == (100 - 2, 0)
+
+    async def test_loses_no_settlement(self, database_line, served, upstream):
+        caller = await gateway.caller(flux=100)
+        await gateway.route(upstream.base_url)
+        assert (await served.post(PATH, BODY, caller.key)).status == 200
+        upstream.seen.clear()
+        upstream.script(answer(after_s=0.3))
+        settling = asyncio.create_task(served.post(PATH, BODY, caller.key))
+        async with asyncio.timeout(5):
+            while not upstream.seen:
+                await asyncio.sleep(0.01)
+        database_line.swallow()
+        async with asyncio.timeout(PATIENCE_S):
+            while not database._silences.get().is_on:
+                await asyncio.sleep(0.05)
+        assert not settling.done()
+
+        database_line.mend()
+
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await settling).status == 200
+        account = await gateway.account(caller.user_id)
+        assert (account.balance, account.held) == (100 - 2, 0)
 
 
 class TestSilentRedis:

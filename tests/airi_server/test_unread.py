@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from airi_server import bodies, connections
+from airi_server.web import bodies, http_protocols
 from tests.airi_server.test_entry import head_of, open_to
 from tests.factories import gateway
 from tests.fakes.upstream import chunk, stream
@@ -94,7 +94,7 @@ class TestRefusedBody:
 
 class TestClientThatStopsReading:
     async def test_is_cut_and_pays_for_what_was_delivered(self, served, upstream, monkeypatch):
-        monkeypatch.setattr(connections, "UNREAD_S", 0.3)
+        monkeypatch.setattr(http_protocols, "UNREAD_S", 0.3)
         caller = await gateway.caller(flux=100_000)
         await gateway.route(upstream.base_url)
         upstream.script(stream([chunk("x" * 60_000)] * 400, then="hang"))
