@@ -126,7 +126,7 @@ export interface NewMessage {
   content: string;
 }
 
-/** A push: what was numbered from `fromSeq` to `toSeq`. */
+/** A push: what was numbered from `fromSeq` to `toSeq`. Empty after a gap: the chat is gone. */
 export interface NewMessages {
   chatId: string;
   messages: Array<WireMessage>;
@@ -158,9 +158,13 @@ export interface SendMessages {
   messages: Array<NewMessage>;
 }
 
-/** The answer to a frame that cannot be read. Why is not said. */
+/**
+ * The answer to a frame that cannot be read, or to a call that no answer could be found by.
+ *
+ * Only of a call is it said why.
+ */
 export interface Unreadable {
-  error: Nothing;
+  error: ChatError | Nothing;
 }
 
 /**
