@@ -228,6 +228,7 @@ class Fanout:
         try:
             async with asyncio.timeout(PUBLISH_S):
                 await self._layer.group_send(GROUP, self._batch(events))
+            Fanout.silent_until = 0.0
         except AWAY:
             Fanout.silent_until = time.monotonic() + SILENT_S
             logger.warning("Unable to tell other instances", extra={"events": len(events)})
