@@ -38,6 +38,8 @@ async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     except Exception as fault:
         said = boot.database_fault(fault) if isinstance(fault, psycopg.Error) else None
         logger.exception("Unable to start", exc_info=said is None, extra={"fault": said})
+        # What it has opened goes on by itself, and would keep a process that is to end.
+        await _close()
         await send({"type": "lifespan.startup.failed", "message": said or "see the log"})
         return
     stopping = Stopping()
@@ -48,11 +50,14 @@ async def lifespan(_scope: Scope, receive: Receive, send: Send) -> None:
     await hub.close()
     await refusals.close()
     await client.close()
-    await pubsub.close()
-    await redis.close()
-    await database.close()
+    await _close()
     telemetry.shut_down()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _close() -> None:
+    for close in (pubsub.close, redis.close, database.close):
+        await close()
 
 
 class Stopping:
