@@ -31,6 +31,7 @@ from airi_server.web import serve
 from billing import reconciliation
 from billing.admin import dashboard
 from billing.usage import refusals
+from chats import fanout
 from chats.sockets import hub
 from llmrouter.gateway import limits, tasks
 from llmrouter.routing import health, repairs
@@ -114,6 +115,7 @@ async def hot(transactional_db):
     _forget_health()
     limits.forget()
     repairs.forget()
+    fanout.Fanout.silent_until = 0.0
     await published.refresh()
     yield
     await tasks.drain(5)

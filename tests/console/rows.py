@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
@@ -30,7 +31,10 @@ NOW = billing.NOW
 
 @dataclass(frozen=True)
 class Rows:
-    """`user` is the person most rows are about; `keys` has what addresses are made of."""
+    """`user` is the person most rows are about; `keys` has what addresses are made of.
+
+    An id that people or programs chose may have a `_`, which Django spells `_5F` in an address.
+    """
 
     user: User
     key: APIKey
@@ -63,10 +67,10 @@ def make() -> Rows:
     )
     run: dict[str, Any] = {"duration_ms": 5, "broken": 0, "orphans": 0}
     keys = {
-        "accounts_user": user.pk,
+        "accounts_user": quote(user.pk),
         "accounts_apikey": str(key.pk),
         "auth_group": str(Group.objects.create(name="support").pk),
-        "billing_fluxaccount": user.pk,
+        "billing_fluxaccount": quote(user.pk),
         "billing_fluxgrant": str(FluxGrant.objects.order_by("id")[0].pk),
         "draft": "gone",
         "run": str(reconciliation_runs.record(scope=EVERYTHING, by="tester", at=NOW, **run).pk),
@@ -74,9 +78,9 @@ def make() -> Rows:
         "billing_llmrequestlog": str(ticket.id),
         "billing_refusedrequest": str(billing.refused(user.pk).pk),
         "billing_priceversion": str(ticket.price.version),
-        "chats_chat": said.chat_id,
-        "chats_chatmessage": said.pk,
-        "chats_character": characters.character(owner=user.pk).pk,
+        "chats_chat": quote(said.chat_id),
+        "chats_chatmessage": quote(said.pk),
+        "chats_character": quote(characters.character(owner=user.pk).pk),
         "llmrouter_routermodel": str(model.pk),
         "llmrouter_routerupstream": str(upstream.pk),
         "llmrouter_routerrevision": str(older.pk),

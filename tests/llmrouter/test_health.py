@@ -275,13 +275,14 @@ class TestInstances:
 
         await eventually(lambda: kept().words == "still no such key")
         assert kept().since_s >= 0.05
-        assert [each.since_s for (each,) in health.own_standings().values()] < [0.05]
+        assert [each.since_s for (each,) in health.own_standings().values()] < [kept().since_s]
 
         serve(attempt)
         await eventually(lambda: not health.standings_from_redis(REVISION))
         fail(attempt, caller="b")
+        before = time.monotonic()
         await eventually(lambda: health.standings_from_redis(REVISION))
-        assert kept().since_s < 0.05
+        assert kept().since_s < 0.05 + time.monotonic() - before
 
     async def test_say_that_a_key_was_refused_until_it_serves(self, linked, attempt, monkeypatch):
         """Its rest is long over, and nothing is held against it: it has failed all the same."""
@@ -360,6 +361,8 @@ class TestInstances:
     async def test_wake_what_an_operator_has_seen_serve(self, linked, attempt):
         for blame in (Blame.DEAD, Blame.AWAY):
             fail(attempt, blame)
+        # An operator has looked at it first: it was told before it is taken back.
+        await eventually(lambda: len(health.standings_from_redis(REVISION)) == 2)
         await asyncio.to_thread(health.wake, attempt.key.health_id, attempt.upstream.target_id)
         assert rank(attempt, "a") is Rank.FIRST
         await eventually(lambda: not health.standings_from_redis(REVISION))
