@@ -127,7 +127,9 @@ class TestRepeated:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.4):
                 await post(served, caller)
-        await asyncio.sleep(1.3)
+        async with asyncio.timeout(10):
+            while [row.state for row in await gateway.requests()] != ["voided"] * 3:
+                await asyncio.sleep(0.02)
         last = await post(served, caller)
 
         assert (statuses, last.status) == ([502, 400], 200)

@@ -259,7 +259,9 @@ class TestSeveralCallers:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await served.post(PATH, asking(), caller.key)
-        await asyncio.sleep(1.3)
+        async with asyncio.timeout(10):
+            while {row.state for row in await gateway.requests()} != {"voided"}:
+                await asyncio.sleep(0.02)
         fault = await served.post(PATH, asking(), caller.key)
         good = await served.post(PATH, asking(), caller.key)
 
