@@ -2,7 +2,7 @@
 
 Arguments go to pytest, which then runs alone: `./run test tests/billing -k hold`. With `--browser`
 it runs the tests in Chromium, with `--clients` those with real client libraries: both are otherwise
-skipped where what they need is missing.
+skipped where what they need is missing. With `--slow-path` completions go through Django and ninja.
 """
 
 from __future__ import annotations
@@ -84,7 +84,13 @@ _KINDS: Final = {
 }
 
 
+_SLOW_PATH: Final = "--slow-path"
+
+
 def main(arguments: list[str]) -> None:
+    if _SLOW_PATH in arguments:
+        os.environ["AIRI_FAST_PATH"] = "off"
+        arguments = [each for each in arguments if each != _SLOW_PATH]
     arguments = _of_pytest(arguments)
     processes.end_on_sigterm()
     # pytest hears Ctrl-C as well and says what it had found; we wait for that.

@@ -2,14 +2,16 @@
 
 Django's request, its URL resolver, ninja's operation and Django's response cost as much as the
 rest of what we do for a completion. The operation in `llmrouter.api.openai` stays, for the document
-of the API and for whoever calls it through Django; both ways hand the same `Call` to the gateway,
-and a test holds their answers against each other.
+of the API and for whoever calls it through Django, as everybody does with `AIRI_FAST_PATH=off`.
+Both ways hand the same `Call` to the gateway, and a test holds their answers against each other.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
+
+from django.conf import settings
 
 from accounts import addresses, auth
 from accounts.auth import Principal
@@ -31,12 +33,13 @@ PATHS: Final = frozenset(
         "/api/v1/openai/chat/completion",  # some clients in the field ask in the singular
     }
 )
+TAKEN = PATHS if settings.AIRI_FAST_PATH == "on" else frozenset()
 READ: Final = frozenset({b"authorization", b"idempotency-key", b"traceparent", b"x-airi-hops"})
 
 
 def takes(scope: Scope) -> bool:
     """Return whether a request goes this way."""
-    return scope["path"] in PATHS and scope["method"] == "POST"
+    return scope["path"] in TAKEN and scope["method"] == "POST"
 
 
 async def complete(

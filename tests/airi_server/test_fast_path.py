@@ -15,6 +15,7 @@ from llmrouter.completions import operation as gateway_of_ours
 from tests.airi_server.endpoints import operations, routes
 from tests.factories import gateway
 from tests.fakes.upstream import answer, chunk, hang, refuse, stream
+from tests.lab.server import manage
 from tests.llmrouter.exchanges import balance_is, closed, opened, voided
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
@@ -26,6 +27,7 @@ PATHS = (
 )
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SAID = "from airi_server.web import fast_path; print(*sorted(fast_path.TAKEN))"
 OWN = {"x-request-id", "date", "ratelimit-reset"}
 """Headers that name the exchange or the moment."""
 CASES = {
@@ -55,8 +57,8 @@ async def test_both_ways_answer_alike(served, upstream, monkeypatch, case, path)
     step, body, given = CASES[case]
     found = {}
     for way in ("fast", "django"):
-        if way == "django":
-            monkeypatch.setattr(fast_path, "PATHS", frozenset())
+        taken = fast_path.PATHS if way == "fast" else frozenset()
+        monkeypatch.setattr(fast_path, "TAKEN", taken)
         upstream.script(step)
         headers = {name: value.format(way=way) for name, value in given.items()}
         query = headers.pop("query", "")
@@ -75,6 +77,7 @@ async def test_the_load_goes_the_fast_way(served, upstream, monkeypatch):
     """Neither Django's request nor its resolver is made for a completion."""
     caller = await gateway.caller(flux=1000)
     await gateway.route(upstream.base_url)
+    monkeypatch.setattr(fast_path, "TAKEN", fast_path.PATHS)
 
     def never(*_: object) -> None:
         raise AssertionError("not on the fast path")
@@ -84,6 +87,13 @@ async def test_the_load_goes_the_fast_way(served, upstream, monkeypatch):
     for path in PATHS:
         assert (await served.post(path, BODY, caller.key)).status == 200
     assert len(await gateway.requests()) == len(PATHS)
+
+
+@pytest.mark.parametrize(("said", "taken"), [("on", fast_path.PATHS), ("off", frozenset())])
+async def test_the_environment_decides(said, taken):
+    ran = manage("shell", "-v", "0", "-c", SAID, AIRI_FAST_PATH=said)
+
+    assert ran.stdout.split() == sorted(taken), ran.stderr
 
 
 async def test_every_route_of_completions_goes_the_fast_way():
