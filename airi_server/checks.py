@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
+import psycopg
 from django.conf import settings
 from django.core.checks import WARNING, CheckMessage, Error, Tags, register, run_checks
 from django.db import DatabaseError, connection
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from airi_server import roles
+from airi_server import boot, roles
 from airi_server.kernel import resources
 from airi_server.settings import hardening
 from airi_server.web import serve
@@ -60,8 +61,8 @@ def statements_installed(
         return []
     try:
         drifted = [place for place in HOT_PATH_FUNCTIONS if not _is_installed(*place)]
-    except DatabaseError:
-        return [_database_away()]
+    except DatabaseError as away:
+        return [_database_away(away)]
     return [
         Error(
             f"{app}/sql/{name}.sql is not what the database runs.",
@@ -72,9 +73,11 @@ def statements_installed(
     ]
 
 
-def _database_away() -> CheckMessage:
-    hint = "Look at DATABASE_URL."
-    return Error("The database does not answer.", id="airi.E003", hint=hint)
+def _database_away(away: DatabaseError) -> CheckMessage:
+    """E003: the database does not answer, or refuses."""
+    fault = away.__cause__
+    said = boot.database_fault(fault) if isinstance(fault, psycopg.Error) else None
+    return Error(said or f"The database failed: {away}", id="airi.E003")
 
 
 def _is_installed(app: str, name: str) -> bool:
@@ -109,8 +112,8 @@ def role_only_serves(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckM
     try:
         role = roles.current()
         standing = roles.standing(role)
-    except DatabaseError:
-        return [_database_away()]
+    except DatabaseError as away:
+        return [_database_away(away)]
     found: list[CheckMessage] = []
     if standing.surplus:
         found.append(
