@@ -113,6 +113,7 @@ class Fanout:
 
     Attributes:
         deliver: Called with each event, of this process and of the others.
+        heard_late: Called when we hear the others after somebody has given up waiting for it.
         is_lasting: Its loop serves. Any other ends with the call that publishes.
         silent_until: Of the process: no call waits for Redis before this instant.
     """
@@ -123,12 +124,14 @@ class Fanout:
         self.is_lasting = False
         self.id = ids.nanoid()
         self.deliver: Callable[[ChatEvent], None] = lambda _: None
+        self.heard_late: Callable[[], None] = lambda: None
         self._layer = cast("Layer", get_channel_layer())
         self._waiting: deque[ChatEvent] = deque(maxlen=MAX_WAITING)
         self._publishing: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._decided = asyncio.Event()
         self._is_heard = True
+        self._is_late = False
 
     async def ready(self) -> None:
         """Wait until this process hears the others, or until it is known that it cannot."""
@@ -136,9 +139,11 @@ class Fanout:
         if self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
         if not self._decided.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(READY_S):
                     await self._decided.wait()
+            except TimeoutError:
+                self._is_late = True
 
     async def restart(self) -> None:
         """Subscribe again at once, instead of when the layer notices that its connection died."""
@@ -202,6 +207,9 @@ class Fanout:
             if batch.instance == self.id:
                 self._is_heard = True
                 self._decided.set()
+                if self._is_late:
+                    self._is_late = False
+                    self.heard_late()
                 return
             found = [ChatEvent.model_validate(event) for event in batch.events]
         except ValidationError:

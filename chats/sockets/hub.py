@@ -34,6 +34,7 @@ class Hub:
         self.fanout = fanout.current()
         self.fanout.deliver = self.deliveries.accept
         self.watch = Watch(self.registry, self.deliveries, self.fanout)
+        self.fanout.heard_late = self.watch.look_at_heads_soon
         self.is_draining = False
         self._open: set[Outbox] = set()
         self._calls: set[asyncio.Task[None]] = set()

@@ -58,6 +58,11 @@ class Watch:
         self._reconnected |= reconnected
         self._hint.set()
 
+    def look_at_heads_soon(self) -> None:
+        """Look for what was missed while this process did not hear the others yet."""
+        self._wants_heads = True
+        self._hint.set()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

@@ -134,6 +134,18 @@ class TestHeadWatch:
         await look()
         assert await mio.quiet()
 
+    async def test_follows_when_the_others_are_heard_later_than_waited_for(
+        self, deaf, people, monkeypatch
+    ):
+        """What was sent in between came too early, and the next look may be 25 s away."""
+        monkeypatch.setattr(fanout, "READY_S", 0.0)
+        room = await people.room("ria", "mio")
+        ria, mio = await people.join("ria"), await people.join("mio")
+
+        await ria.send(room, "a")
+
+        assert (await mio.pushed())["toSeq"] == 1
+
     async def test_leaves_alone_what_was_delivered(self, people):
         room = await people.room("ria", "mio")
         ria, mio = await people.join("ria"), await people.join("mio")
