@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from typing import Any
 
@@ -69,6 +70,11 @@ class Client:
     async def pull(self, chat_id: str, after_seq: int = 0, **more: Any) -> Any:
         content = {"chatId": chat_id, "afterSeq": after_seq, **more}
         return await self.call("chat:pull-messages", content)
+
+    async def hears_others(self) -> None:
+        """Wait until its instance hears the others: calls are taken from then on, as pulls are."""
+        with contextlib.suppress(Rejected):
+            await self.pull("there is no such chat")
 
     async def pushed(self, *, within_s: float = 5) -> dict[str, Any]:
         """Return the next push."""

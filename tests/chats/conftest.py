@@ -54,6 +54,8 @@ class People:
         )
         frame = await client.event()
         assert frame["type"] == "eventa:adapters:hono-ws:connected"
+        if base_url is not None:
+            await client.hears_others()
         return client
 
     async def open(self, path, *, base_url=None, envelope=envelope_a, **more):

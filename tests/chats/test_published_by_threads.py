@@ -112,6 +112,8 @@ class TestDeletedChat:
         room = await people.room("ria", "mio")
         mio, far = await people.join("mio"), await people.join("mio", base_url=elsewhere.base_url)
 
+        await mio.hears_others()  # what a command says comes through Redis
+
         def command():
             try:
                 deletion.close_chat(chat_id=room, at=now())
