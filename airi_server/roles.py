@@ -135,7 +135,7 @@ def grant(role: str) -> None:
 
 
 def standing(role: str) -> RoleDrift:
-    """Compare what a role may with what it should, whoever it got it from."""
+    """Compare what a role may with what it should, wherever it got it from."""
     with connection.cursor() as cursor:
         cursor.execute(READ_POWERS_SQL, {"role": role})
         powers = [str(power) for (power,) in cursor.fetchall()]

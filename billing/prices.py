@@ -63,7 +63,7 @@ class PriceMoved(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """What whoever routes models tells us: we do not know what a model is.
+    """What the router tells us of models: billing does not know what a model is.
 
     Attributes:
         routed: The public names there are now, from the database.

@@ -54,7 +54,7 @@ def _is_whole(seen: Seen) -> bool:
 
 
 def _has_traffic(seen: Seen) -> bool:
-    """Return whether anybody uses the server: then nobody needs to be told how to begin."""
+    """Return whether the server is in use: then its first steps need not be shown."""
     if seen.refused and seen.refused.value:
         return True
     return bool(

@@ -77,7 +77,7 @@ class Silence:
             self._quiet.pop(lent, None)
 
     def refuse(self) -> None:
-        """Refuse whoever would wait for the database, which goes on being asked.
+        """Refuse calls that would wait for the database, which goes on being asked.
 
         Raises:
             PoolTimeout: Always.
@@ -130,20 +130,20 @@ class Silence:
         return not is_at_work or self._loop.time() - statement.since > LONGEST_S
 
     async def _at_work(self, pids: list[int]) -> set[int] | None:
-        """Return which of these sessions have something to do; None if nobody answers."""
+        """Return which of these sessions have something to do; None if the server is silent."""
         asking = self._loop.create_task(_fetch(self._conninfo(), pids))
         await asyncio.wait({asking}, timeout=ASKED_S)
         if not asking.done():
             # Where this process itself has stood still the answer is there, but not read yet.
             await asyncio.sleep(0.01)
         if not asking.done():
-            # To be cancelled may take it seconds, which nobody waits for.
+            # To be cancelled may take it seconds, which nothing waits for.
             asking.cancel()
             self._left.add(asking)
             asking.add_done_callback(self._left.discard)
             return None
         if away := asking.exception():
-            # It refuses more sessions, or starts: whoever says so is there.
+            # It refuses more sessions, or starts: a server that says so is there.
             return set(pids) if "FATAL" in str(away) else None
         return asking.result()
 

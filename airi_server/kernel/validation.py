@@ -18,7 +18,7 @@ MAX_FAULTS: Final = 20
 MAX_TOLD: Final = 3
 """As many faults are in the sentence; the others are in the details."""
 MAX_STEP: Final = 200
-"""As long as the longest name that somebody may give to something, which is a model's."""
+"""As long as the longest name there may be, which is a model's."""
 MAX_MESSAGE: Final = 300
 _INTERNAL: Final = re.compile(r"[a-z_-]+\[.*\]")
 """A step that is pydantic's and no field: the validator or the branch of a union it was in."""

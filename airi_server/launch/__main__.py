@@ -32,7 +32,7 @@ _COMMANDS: Final[dict[str, Callable[[list[str]], None]]] = {
 _MACHINES: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 )
-"""What a machine refuses that is nobody's bug."""
+"""What a machine refuses that is no bug of ours."""
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def routed() -> set[str] | None:
 
 
 def route(upstream: LaunchUpstream, *, at: datetime) -> bool:
-    """Have `chat-default` go to an upstream, unless somebody else has published since we did.
+    """Have `chat-default` go to an upstream, unless a later revision has been published.
 
     It becomes what `auto` means if nobody has ever said what that is.
 

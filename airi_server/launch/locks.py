@@ -21,7 +21,7 @@ SERVING_LOCK: Final = "serving.lock"
 
 
 def is_taken(file: BinaryIO, how: int) -> bool:
-    """Take a lock if nobody is in the way; return whether it is ours."""
+    """Take a lock if it is free; return whether it is ours."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,6 +72,6 @@ class Serving:
 
 
 def is_served(directory: Path) -> bool:
-    """Return whether somebody serves from this directory now."""
+    """Return whether a server runs on this directory now."""
     with (directory / SERVING_LOCK).open("ab") as file:
         return not is_taken(file, fcntl.LOCK_SH)

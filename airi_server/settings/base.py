@@ -133,7 +133,7 @@ DATABASES: dict[str, dict[str, Any]] = {
         # Threads come and go under ASGI, so connections belong to a pool, not to a thread.
         "CONN_MAX_AGE": 0,
         "OPTIONS": {
-            # Away, it is 503 for whoever waits; the pool's own half a minute is too long for that.
+            # Away, it is 503 for calls that wait; the pool's own half a minute is too long.
             "pool": {
                 "min_size": 0,
                 "max_size": env.integer("DB_POOL_MAX", default=10),
@@ -237,9 +237,9 @@ LOGGING = {
         "httpcore": {"level": "WARNING"},
         # One traceback a second while Redis is away; `chats.fanout` says it once.
         "channels_redis": {"level": "CRITICAL"},
-        # What crashes is logged by `refusal_responses`, once; this is for a 5xx that nobody logged.
+        # What crashes is logged by `error_responses`, once; this is for a 5xx that was not logged.
         "django.request": {"level": "ERROR"},
-        # A traceback for each request that anybody can send; `refusal_responses` says it in a line.
+        # A traceback for each request that anybody can send; `error_responses` says it in a line.
         "django.security": {"level": "CRITICAL"},
         "django.security.csrf": {"level": "WARNING"},
         "django.security.SuspiciousSession": {"level": "WARNING"},

@@ -74,7 +74,7 @@ def is_database_away(bug: BaseException) -> bool:
 
 
 def failed(bug: BaseException, path: str) -> HttpResponse:
-    """Return the answer to what nobody has anticipated, and see to it that the log says why."""
+    """Return the answer to an unexpected exception, and see to it that the log says why."""
     return database_away(bug, path) if is_database_away(bug) else unexpected(bug, path)
 
 

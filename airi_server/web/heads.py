@@ -108,7 +108,7 @@ def is_handshake(method: bytes, version: str, headers: Headers) -> bool:
 
 
 def without_upgrade(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
-    """Return the head as it would have been sent by somebody who asks for no upgrade."""
+    """Return the head as it would have been sent by a client that asks for no upgrade."""
     line = b"%s %s HTTP/%s" % (method, target, version.encode("ascii"))
     kept = [b"%s: %s" % header for header in headers if header[0] != b"upgrade"]
     return b"\r\n".join([line, *kept, b"", b""])

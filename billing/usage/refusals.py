@@ -111,7 +111,7 @@ async def close() -> None:
 
 
 class _Lane:
-    """What one event loop has to write, and the single task that writes while anybody waits."""
+    """What one event loop has to write, and the single task that writes while calls wait."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
