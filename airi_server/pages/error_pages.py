@@ -1,7 +1,7 @@
 """Error pages: HTML with the request id in place of a page of the console or of `/app/`.
 
 They stand alone: no context processor, no session and no database is asked, because any of those
-may be what has failed. What programs get instead is in `refusal_responses`.
+may be what has failed. What programs get instead is in `error_responses`.
 """
 
 from __future__ import annotations

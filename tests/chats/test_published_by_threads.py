@@ -153,6 +153,16 @@ class TestDeletedChat:
 
         assert sends == [1]
 
+    async def test_waits_for_redis_again_once_it_has_taken_an_event(self, people, monkeypatch):
+        room = await people.room("ria", "mio")
+        monkeypatch.setattr(fanout.Fanout, "silent_until", float("inf"))
+        ria = await people.join("ria")
+
+        await ria.send(room, "a")
+        await fanout.current().published()
+
+        assert fanout.Fanout.silent_until == 0.0
+
     async def test_is_not_told_of_by_who_may_not_delete_it(self, people):
         room = await people.room("ria", "mio")
         ria, mio = await people.join("ria"), await people.join("mio")
